@@ -1,0 +1,162 @@
+"""Data keys at hand, and payloads sealed under them.
+
+Wrapped keys are written to the key file in batches, durably and before any record refers to them,
+so that a trace costs no transaction of its own there. A key that was made and not used is deleted
+at close; if the process dies, an orphan stays, and it is harmless.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from provkeep.model.records import CLASS_CODE, Pending, b64, payload_context
+from provkeep.sealing.envelope import DATA_KEY_BYTES, data_key_commitment, seal
+from provkeep.sealing.home import RecorderConfig
+from provkeep.sealing.keyring import SUITE, EpochKey, new_epoch, wrap_data_key
+
+EPOCH_S: Final = 24 * 3600  # seconds that one epoch key wraps new data keys
+FIRST_BATCH, LAST_BATCH = 8, 256  # data keys made ahead, per compartment
+SOURCE_KEYS: Final = 4096  # data keys of sources kept at hand, per process
+
+
+class KeyStore(Protocol):
+    """Where wrapped keys are kept; ``store.keyfile.KeyFile`` is one."""
+
+    def add_epoch(self, eid: bytes, compartment: str, sealed: bytes, suite: str) -> int:
+        """Keep a sealed epoch key; return its number."""
+
+    def add_keys(self, epoch: int, wrapped: Sequence[bytes]) -> list[int]:
+        """Keep wrapped data keys; return their numbers."""
+
+    def drop_keys(self, ids: Iterable[int]) -> None:
+        """Delete wrapped keys."""
+
+
+@dataclass(slots=True)
+class DataKey:
+    """One data key: its number in the key file, the key, and its commitment."""
+
+    number: int
+    compartment: str
+    key: bytes = field(repr=False)
+    commitment: str
+
+
+@dataclass(slots=True)
+class Payload:
+    """A plaintext on its way into an envelope."""
+
+    compartment: str
+    plaintext: bytes = field(repr=False)
+    source: bytes | None = None  # document payloads are keyed by source, not by trace
+
+
+class Sealer:
+    """Seals the payloads of records; used by one thread at a time."""
+
+    def __init__(self, config: RecorderConfig, keys: KeyStore) -> None:
+        self._config, self._file = config, keys
+        self._ready: dict[str, deque[DataKey]] = {}
+        self._batch: dict[str, int] = {}
+        self._epochs: dict[str, tuple[int, EpochKey]] = {}
+        self._epoch_until = 0.0
+        self._sources: OrderedDict[tuple[bytes, str], DataKey] = OrderedDict()
+
+    def take(self, compartment: str) -> DataKey:
+        """A data key that nothing has used yet."""
+        ready = self._ready.get(compartment)
+        if not ready or time.monotonic() >= self._epoch_until:
+            ready = self._refill(compartment)
+        return ready.popleft()
+
+    def _refill(self, compartment: str) -> deque[DataKey]:
+        if time.monotonic() >= self._epoch_until:
+            self.drop_unused()
+            self._sources.clear()
+            made = new_epoch(self._config.recipients, self._config.store_id)
+            self._epochs = {
+                name: (self._file.add_epoch(epoch.id, name, epoch.sealed, SUITE), epoch)
+                for name, epoch in made.items()
+            }
+            self._epoch_until = time.monotonic() + EPOCH_S
+        number, epoch = self._epochs[compartment]
+        count = self._batch.get(compartment, FIRST_BATCH)
+        self._batch[compartment] = min(2 * count, LAST_BATCH)
+        raw = [secrets.token_bytes(DATA_KEY_BYTES) for _ in range(count)]
+        ids = self._file.add_keys(number, [wrap_data_key(epoch.key, key) for key in raw])
+        ready = self._ready.setdefault(compartment, deque())
+        ready.extend(
+            DataKey(i, compartment, key, b64(data_key_commitment(key)))
+            for i, key in zip(ids, raw, strict=True)
+        )
+        return ready
+
+    def source_key(self, source: bytes, compartment: str) -> DataKey:
+        """The data key of a source; one per source, epoch and process."""
+        at = (source, compartment)
+        found = self._sources.get(at)
+        if found is None or time.monotonic() >= self._epoch_until:
+            found = self.take(compartment)
+            self._sources[at] = found
+            if len(self._sources) > SOURCE_KEYS:
+                self._sources.popitem(last=False)
+        else:
+            self._sources.move_to_end(at)
+        return found
+
+    def record(
+        self,
+        body: dict[str, Any],
+        payloads: list[Payload],
+        *,
+        scope: str,
+        number: int,
+        trace_keys: dict[str, DataKey],
+    ) -> Pending:
+        """Seal ``payloads`` into a record.
+
+        Args:
+            body: the record's body; gains ``keys`` and ``p``.
+            payloads: plaintexts in the order in which the body counts them.
+            scope: trace id, or the kind of the record; part of every envelope's context.
+            number: this record's number within its scope.
+            trace_keys: data keys of the scope by compartment, extended as needed.
+        """
+        places: dict[int, int] = {}
+        keys: list[list[Any]] = []
+        hashes: list[list[Any]] = []
+        envelopes: list[bytes] = []
+        store_id = self._config.store_id
+        for i, payload in enumerate(payloads):
+            compartment = payload.compartment
+            if payload.source is not None:
+                key = self.source_key(payload.source, compartment)
+            else:
+                found = trace_keys.get(compartment)
+                if found is None:
+                    found = trace_keys[compartment] = self.take(compartment)
+                key = found
+            place = places.get(key.number)
+            if place is None:
+                place = places[key.number] = len(keys)
+                keys.append([CLASS_CODE[compartment], key.number, key.commitment])
+            context = payload_context(store_id, scope, number, i, compartment)
+            envelope = seal(payload.plaintext, data_key=key.key, context=context)
+            envelopes.append(envelope)
+            hashes.append([b64(hashlib.sha256(envelope).digest()), place])
+        if envelopes:
+            body["keys"], body["p"] = keys, hashes
+        return Pending(body, envelopes)
+
+    def drop_unused(self) -> None:
+        """Delete the keys that were made ahead and not used."""
+        unused = [key.number for ready in self._ready.values() for key in ready]
+        self._ready.clear()
+        if unused:
+            self._file.drop_keys(unused)
