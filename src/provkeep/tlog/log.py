@@ -1,0 +1,147 @@
+"""The log: records appended to a store, their tree, and signed tree heads.
+
+A record is hashed as it is stored. The tree's right edge is kept in the store, so an append costs
+two hashes; full tiles of 256 hashes (C2SP tlog-tiles) are kept so that any old root and any proof
+is found by reading a few of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from provkeep.errors import PinError, StoreReplacedError
+from provkeep.model.canonical import MAX_BODY, canonical
+from provkeep.model.records import Pending
+from provkeep.store.base import Store, Transaction
+from provkeep.tlog.checkpoint import LogKey
+from provkeep.tlog.merkle import Frontier, leaf_hash, root_from_ranges, root_of
+from provkeep.tlog.pin import Pin
+
+TILE_HEIGHT: Final = 8  # C2SP tlog-tiles: 2**8 hashes a tile
+TILE: Final = 1 << TILE_HEIGHT
+HASH: Final = 32
+
+
+class Log:
+    """Appends to the log of one store and signs its heads."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._frontier = Frontier()
+        self._seen = 0  # the largest size this process has seen
+
+    def append(
+        self, pending: Iterable[Pending], *, durable: bool = False, only_first: bool = False
+    ) -> None:
+        """Append records in one transaction and tell each its number.
+
+        Args:
+            pending: the records, in order.
+            durable: return only when the disk has them.
+            only_first: append to an empty log, or not at all.
+
+        Raises:
+            StoreError: the store refused; nothing was appended.
+            ValueError: a body is not canonical or too large.
+        """
+        with self._store.transaction(durable=durable) as tx:
+            frontier = self._head(tx)
+            if only_first and frontier.size:
+                return
+            payload = tx.next_payload()
+            for record in pending:
+                fields = record.body
+                if record.envelopes:
+                    fields["p0"] = payload
+                body = canonical(fields)
+                if len(body) > MAX_BODY:
+                    raise ValueError(f"a record's body has {len(body)} bytes, at most {MAX_BODY}")
+                tx.add(frontier.size, body, fields, record.envelopes)
+                record.seq, record.p0 = frontier.size, payload
+                payload += len(record.envelopes)
+                frontier.append(leaf_hash(body))
+                if not frontier.size % TILE:
+                    _close_tile(tx, frontier.size)
+            tx.set_head(frontier.size, frontier.to_bytes())
+        self._frontier, self._seen = frontier, frontier.size
+
+    def _head(self, tx: Transaction) -> Frontier:
+        size, blob = tx.head()
+        if size < self._seen:
+            raise StoreReplacedError(getattr(self._store, "path", "the store"))
+        if size == self._frontier.size:
+            return self._frontier.copy()
+        return Frontier.from_bytes(size, blob)
+
+    def checkpoint(self, key: LogKey) -> Pin:
+        """Sign the current head, keep the checkpoint durably, and return it as a pin."""
+        with self._store.transaction(durable=True) as tx:
+            frontier = self._head(tx)
+            root = frontier.root()
+            tx.add_checkpoint(frontier.size, key.sign_checkpoint(frontier.size, root))
+        self._seen = frontier.size
+        return Pin(
+            origin=key.public.origin,
+            size=frontier.size,
+            root=root,
+            vkey=key.public.vkey(),
+        )
+
+    def root_at(self, size: int) -> bytes:
+        """Return the root over the first ``size`` records, from stored tiles and bodies.
+
+        Raises:
+            PinError: the log is shorter than that.
+        """
+        with self._store.transaction() as tx:
+            have, _ = tx.head()
+            if have < size:
+                raise PinError(f"the log has {have} records, the pin remembers {size}")
+            return root_from_ranges(StoredTree(tx).hash, size)
+
+
+class StoredTree:
+    """Hashes of complete subtrees, from tiles where there are any and from bodies elsewhere."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+        self._tiles: dict[tuple[int, int], list[bytes]] = {}
+
+    def hash(self, level: int, index: int) -> bytes:
+        """The hash of the complete subtree (level, index); see ``tlog.merkle``."""
+        tier, up = divmod(level, TILE_HEIGHT)
+        width = 1 << up
+        start = index * width
+        hashes = self._tile(tier, start // TILE)
+        at = start % TILE
+        return root_of(hashes[at : at + width])
+
+    def _tile(self, tier: int, index: int) -> list[bytes]:
+        found = self._tiles.get((tier, index))
+        if found is None:
+            blob = self._tx.tile(tier, index)
+            if blob is not None:
+                found = [blob[i : i + HASH] for i in range(0, len(blob), HASH)]
+            elif tier == 0:
+                found = [leaf_hash(b) for b in self._tx.bodies(index * TILE, (index + 1) * TILE)]
+            else:
+                found = []
+            self._tiles[tier, index] = found
+        return found
+
+
+def _close_tile(tx: Transaction, size: int) -> None:
+    """Keep the tile that the record before ``size`` filled, and its hash a tier up."""
+    hashes = [leaf_hash(b) for b in tx.bodies(size - TILE, size)]
+    tx.set_tile(0, size // TILE - 1, b"".join(hashes))
+    tier, count = 1, size // TILE
+    while True:
+        node = root_of(hashes)
+        index, place = divmod(count - 1, TILE)
+        blob = (tx.tile(tier, index) or b"")[: place * HASH] + node
+        tx.set_tile(tier, index, blob)
+        if place != TILE - 1:
+            return
+        hashes = [blob[i : i + HASH] for i in range(0, len(blob), HASH)]
+        tier, count = tier + 1, count // TILE
