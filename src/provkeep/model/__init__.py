@@ -1,0 +1,1 @@
+"""Values, events, records and graphs: plain data that every layer shares, and nothing else."""
