@@ -1,0 +1,1 @@
+"""Events in, sealed records out. Nothing here can read what was recorded."""

@@ -1,0 +1,273 @@
+"""Words of a text with their places in it, and the runs of words that two texts share.
+
+A prompt template indents, numbers, re-wraps, quotes, JSON-encodes or HTML-escapes what it is
+given. The words survive all of that, so containment is decided on words. Escapes are decoded in
+place, padded to their own length, so that a word's offset is always an offset in the text as given;
+a text and its escaped copy have the same words.
+Nothing here reads a clock, a file or a database.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import threading
+from array import array
+from collections import OrderedDict
+from functools import cached_property
+from itertools import islice
+from typing import Final, NamedTuple
+
+SHINGLE_WORDS: Final = 4
+"""Words per shingle: the shortest run that is looked up rather than searched for."""
+
+MAX_CHARS: Final = 2_000_000
+"""Characters of one text whose words are examined."""
+
+MAX_WORDS: Final = 200_000
+"""Words of one text that are examined."""
+
+MAX_PLACES: Final = 16
+"""Places of one shingle, or of one text, in a target that are told apart."""
+
+CACHE_CHARS: Final = 8_000_000
+"""Characters of texts whose words are kept; about five bytes of memory for each."""
+
+# What one comparison may cost on hostile input; an ordinary one needs a thousandth of it.
+_MAX_CANDIDATES: Final = 200_000
+_MAX_COMPARED_WORDS: Final = 4_000_000
+
+# Scripts written without spaces: one character is one word. Thai, Lao, Tibetan, Myanmar, Khmer,
+# kana, bopomofo, Han and its extensions, half-width kana. Hangul is written with spaces.
+_UNSPACED: Final = (
+    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u312f\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff"
+)
+_FILLER: Final = "\0"  # pads a decoded character to the length of its escape
+_IS_UNSPACED: Final = re.compile(rf"[{_UNSPACED}]")
+_ASCII_WORD: Final = re.compile(r"[A-Za-z0-9]+")
+_WORD: Final = re.compile(
+    rf"[{_UNSPACED}]\0*|[^\W_{_UNSPACED}]+(?:\0+[^\W_{_UNSPACED}]*)*", re.UNICODE
+)
+
+# A run of backslashes counts as one: text escaped twice, once or never has the same words. Runs are
+# matched possessively and from their start only, so that a long one is read once.
+_BACKSLASHED: Final = re.compile(
+    r"""(?<!\\)(?:
+        (?P<blank>(?:\\++[nrtbf"'/])+)
+      | \\++u(?P<high>[dD][89abAB][0-9a-fA-F]{2})\\++u(?P<low>[dD][c-fC-F][0-9a-fA-F]{2})
+      | \\++(?:u(?P<u4>[0-9a-fA-F]{4})|x(?P<x2>[0-9a-fA-F]{2})|U(?P<u8>[0-9a-fA-F]{8}))
+    )""",
+    re.VERBOSE,
+)
+_ENTITY: Final = re.compile(r"&\0*(?:amp;)*(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,31}\d*);")
+_LINE_NUMBER: Final = re.compile(r"^[ \t>|#*\[(\-]*(\d{1,6})(?=[\s.):\]|,\-]|$)", re.MULTILINE)
+
+
+def _decode_backslashed(match: re.Match[str]) -> str:
+    """The escape's character, or blanks, at the escape's own length."""
+    size = match.end() - match.start()
+    if (blank := match["blank"]) is not None:
+        return ("\n" if "n" in blank else " ").ljust(size)
+    if match["high"] is not None:
+        high, low = int(match["high"], 16), int(match["low"], 16)
+        code = 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00)
+    else:
+        code = int(match["u4"] or match["x2"] or match["u8"], 16)
+    return (chr(code) if code <= 0x10FFFF else " ").ljust(size, _FILLER)
+
+
+def _decode_entity(match: re.Match[str]) -> str:
+    """The entity's characters at its own length; an unknown name stays as it stands."""
+    entity = f"&{match[1]};"
+    decoded = html.unescape(entity)
+    return match[0] if decoded == entity else decoded.ljust(len(match[0]), _FILLER)
+
+
+def is_unspaced(character: str) -> bool:
+    """Return whether the character belongs to a script written without spaces between words."""
+    return _IS_UNSPACED.match(character) is not None
+
+
+def decoded(text: str) -> str:
+    """Return ``text`` with its escapes decoded and every character in its place.
+
+    Undone, once or nested: JSON and Python backslash escapes, HTML entities. The result has the
+    length of ``text`` (or ``MAX_CHARS``); a decoded escape is padded with blanks or NUL.
+    """
+    text = text[:MAX_CHARS]
+    if "\\" in text:
+        text = _BACKSLASHED.sub(_decode_backslashed, text)
+    if "&" in text:
+        text = _ENTITY.sub(_decode_entity, text)
+    return text
+
+
+class Tokens:
+    """The words of one text: hashes of the words, and where each starts and ends.
+
+    A word is known by Python's 64-bit keyed string hash; two different words are taken for the
+    same about once in 10**19 comparisons, and only within one process.
+
+    Attributes:
+        words: hash of each word, its case folded.
+        starts, ends: half-open range of each word, in characters of the text as given.
+        examined_permille: share of the text that was examined, below 1000 past the limits.
+    """
+
+    def __init__(self, text: str, *, skip_line_numbers: bool = False) -> None:
+        """Read the words of ``text``; optionally without the number that opens a line."""
+        plain = decoded(text)
+        ascii_only = plain.isascii() and _FILLER not in plain
+        skipped: set[int] = set()
+        if skip_line_numbers:
+            skipped = {match.start(1) for match in _LINE_NUMBER.finditer(plain)}
+        found: list[str] = []
+        self.starts, self.ends = array("i"), array("i")
+        pattern = _ASCII_WORD if ascii_only else _WORD
+        for match in islice(pattern.finditer(plain), MAX_WORDS):
+            start, end = match.span()
+            if start not in skipped:
+                found.append(match.group())
+                self.starts.append(start)
+                self.ends.append(end)
+        if not ascii_only:
+            found = [word.replace(_FILLER, "") for word in found]
+        self.words = array("q", map(hash, map(str.casefold, found)))
+        self.line_numbers = len(skipped)
+        whole = len(plain) == len(text) and len(found) + len(skipped) < MAX_WORDS
+        examined = len(text) if whole else (self.ends[-1] if found else 0)
+        self.examined_permille = 1000 * examined // max(1, len(text))
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    @cached_property
+    def shingles(self) -> array[int]:
+        """Hash of the ``SHINGLE_WORDS`` words that begin at each word."""
+        shifted = [islice(self.words, n, None) for n in range(SHINGLE_WORDS)]
+        return array("q", map(hash, zip(*shifted, strict=False)))
+
+    def find(self, needle: Tokens, most: int = MAX_PLACES) -> list[int]:
+        """Return the word positions, ``most`` at most, where all words of ``needle`` stand."""
+        size = self.words.itemsize
+        haystack, wanted = self.words.tobytes(), needle.words.tobytes()
+        found: list[int] = []
+        at = haystack.find(wanted) if wanted else -1
+        while at >= 0 and len(found) < most:
+            aligned = at % size == 0
+            if aligned:
+                found.append(at // size)
+            at = haystack.find(wanted, at + (len(wanted) if aligned else 1))
+        return found
+
+
+class Run(NamedTuple):
+    """A sequence of words that two texts share: its length and its start in each, in words."""
+
+    size: int
+    source: int
+    target: int
+
+
+class Index:
+    """Where each shingle of a target stands, so that many sources can be looked up in it."""
+
+    def __init__(self, words: Tokens) -> None:
+        """Index ``words``; of a shingle that repeats, the first ``MAX_PLACES`` places are kept."""
+        self.words = words
+        self._places: dict[int, list[int]] = {}
+        for at, shingle in enumerate(words.shingles):
+            held = self._places.get(shingle)
+            if held is None:
+                self._places[shingle] = [at]
+            elif len(held) < MAX_PLACES:
+                held.append(at)
+
+    def runs(self, source: Tokens, least: int) -> list[Run]:
+        """Return the shared runs of ``least`` words or more, longest first.
+
+        Each is maximal: it cannot be extended either way. They may overlap. ``least`` is at least
+        ``SHINGLE_WORDS``. On hostile input the search stops early, with what it has found.
+        """
+        if self._places.keys().isdisjoint(source.shingles):
+            return []
+        ours, theirs = source.words, self.words.words
+        ends: dict[int, int] = {}  # by diagonal (source minus target): where its last run ended
+        found: list[Run] = []
+        candidates = compared = 0
+        for at, shingle in enumerate(source.shingles):
+            for place in self._places.get(shingle, ()):
+                candidates += 1
+                if ends.get(at - place, 0) > at:
+                    continue
+                before = _equal_before(ours, at, theirs, place)
+                after = _equal_after(ours, at, theirs, place)
+                compared += before + after
+                ends[at - place] = at + after
+                if before + after >= least:
+                    found.append(Run(before + after, at - before, place - before))
+            if candidates > _MAX_CANDIDATES or compared > _MAX_COMPARED_WORDS:
+                break
+        found.sort(key=lambda run: (-run.size, run.target, run.source))
+        return found
+
+
+def _equal_after(a: array[int], i: int, b: array[int], j: int) -> int:
+    """How many words are equal from positions ``i`` and ``j`` on."""
+    most, count, step = min(len(a) - i, len(b) - j), 0, 32
+    while count < most:
+        stop = min(count + step, most)
+        if a[i + count : i + stop] == b[j + count : j + stop]:
+            count, step = stop, min(step * 2, 4096)
+        elif step > 32:
+            step = 32
+        else:
+            while a[i + count] == b[j + count]:
+                count += 1
+            break
+    return count
+
+
+def _equal_before(a: array[int], i: int, b: array[int], j: int) -> int:
+    """How many words are equal going back from just before ``i`` and ``j``."""
+    count = 0
+    while count < i and count < j and a[i - count - 1] == b[j - count - 1]:
+        count += 1
+    return count
+
+
+class TokenCache:
+    """Words of texts that come again and again, the least recently used dropped first.
+
+    Bounded by the total length of its texts; safe to share between threads.
+    """
+
+    def __init__(self, limit_chars: int = CACHE_CHARS) -> None:
+        self._limit = limit_chars
+        self._held = 0
+        self._tokens: OrderedDict[str, Tokens] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def held_chars(self) -> int:
+        """Total characters of the texts held."""
+        return self._held
+
+    def __call__(self, text: str) -> Tokens:
+        """Return the words of ``text``, read now or remembered."""
+        with self._lock:
+            if (tokens := self._tokens.get(text)) is not None:
+                self._tokens.move_to_end(text)
+                return tokens
+        tokens = Tokens(text)
+        if len(text) > self._limit // 4:  # one huge text must not push out all others
+            return tokens
+        with self._lock:
+            if text not in self._tokens:
+                self._tokens[text] = tokens
+                self._held += len(text)
+            while self._held > self._limit:
+                dropped, _ = self._tokens.popitem(last=False)
+                self._held -= len(dropped)
+        return tokens
