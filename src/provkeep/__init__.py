@@ -1,0 +1,29 @@
+"""Provenance for LangChain, LangGraph and LlamaIndex: recorded, sealed, and provable."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from provkeep.errors import ProvkeepError
+
+if TYPE_CHECKING:
+    from provkeep.export.json import load_export
+    from provkeep.reading.reader import Reader, open
+
+__version__ = "0.1.0"
+__all__ = ["ProvkeepError", "Reader", "__version__", "load_export", "open"]
+
+_LAZY = {
+    "open": "provkeep.reading.reader",
+    "Reader": "provkeep.reading.reader",
+    "load_export": "provkeep.export.json",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load the read side on first use: recording alone never needs it."""
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'provkeep' has no attribute {name!r}")

@@ -1,0 +1,541 @@
+"""The callback handler: LangChain's and LangGraph's callbacks, said as events.
+
+A synchronous handler that runs inline, so that order is kept under asyncio. It never raises into
+the user's program, except under ``durability="strict"`` when the evidence cannot be written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackHandler
+from langchain_core.documents import Document
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import LLMResult
+
+from provkeep.errors import ProvkeepError
+from provkeep.langchain.snapshots import answered_by, model_result, register_all, usage_of
+from provkeep.model.events import NOTHING, Noted, RunEnded, RunFailed, RunStarted, TokensStreamed
+from provkeep.model.values import Memo, snapshot
+from provkeep.recording.recorder import Recorder, Scope, recorder_for
+
+log = logging.getLogger("provkeep")
+register_all()
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_SESSION_KEYS = ("thread_id", "session_id", "conversation_id")
+_CHAIN_KINDS = {"prompt": "prompt", "parser": "parser", "llm": "model"}
+_LATE = {"input": ""}  # what a streaming chain says before it has seen its input
+_ASYNC_LLM_START = AsyncCallbackManager.on_llm_start.__code__
+
+
+def _guarded(callback: _F) -> _F:
+    """A callback that hands its own failures to the recorder."""
+
+    @wraps(callback)
+    def run(self: ProvenanceHandler, *args: Any, **kwargs: Any) -> None:
+        try:
+            callback(self, *args, **kwargs)
+        except Exception as error:  # noqa: BLE001  # a framework calls us; its program goes on
+            self._failed(error)
+
+    return cast(_F, run)
+
+
+class ProvenanceHandler(BaseCallbackHandler):
+    """Records every run it hears of into the store at ``path``.
+
+    Args:
+        path: the database; made on first use, with its keys (see README).
+        actor: who answers for the runs, such as an e-mail address; sealed.
+        session: conversation id; by default LangGraph's ``thread_id``, or ``session_id`` or
+            ``conversation_id`` of the run's metadata.
+        subject: the person the runs are about, the unit of erasure; sealed.
+        application: name of the application; sealed.
+        version: its version; sealed.
+        tokens: record when each streamed chunk came and how long it was.
+        durability: ``"trace"``: committed when the root run returns; ``"batch"``: soon after;
+            ``"strict"``: on disk when the root run returns, or the run fails.
+
+    Raises:
+        ProvkeepError: the store cannot be opened or made.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> ProvenanceHandler:
+        """Become LangGraph's kind of handler too, when LangGraph is in use."""
+        return cast(ProvenanceHandler, super().__new__(_for_graphs(cls)))
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        actor: str | None = None,
+        session: str | None = None,
+        subject: str | None = None,
+        application: str | None = None,
+        version: str | None = None,
+        tokens: bool = False,
+        durability: str = "trace",
+    ) -> None:
+        names = {
+            "actor": actor,
+            "session": session,
+            "subject": subject,
+            "application": application,
+            "version": version,
+        }
+        self._scope = Scope(durability, {k: str(v) for k, v in names.items() if v is not None})
+        self.raise_error = durability == "strict"
+        self.tokens = tokens
+        self._recorder: Recorder = recorder_for(path)
+        self._recorder.acquire()
+        self._record = self._recorder.record
+        self._chunks: dict[UUID, list[tuple[int, int]]] = {}
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<ProvenanceHandler {self._recorder.path.name}>"
+
+    def __copy__(self) -> ProvenanceHandler:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> ProvenanceHandler:
+        return self
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    @property
+    def run_inline(self) -> bool:  # type: ignore[override]  # a property where the base has a flag
+        """Inline, so that order is kept; but see langchain#39633 for text models under asyncio.
+
+        There, one inline handler makes LangChain skip all others, so this one is inline only if
+        another is.
+        """
+        frame = sys._getframe(1)
+        if frame.f_code.co_name == "<listcomp>" and frame.f_back is not None:
+            frame = frame.f_back
+        if frame.f_code is not _ASYNC_LLM_START:
+            return True
+        handlers = frame.f_locals["self"].handlers
+        return any(h.run_inline for h in handlers if not isinstance(h, ProvenanceHandler))
+
+    def flush(self, timeout: float | None = 60.0) -> None:
+        """Wait until everything heard so far is committed, signed and pinned.
+
+        Raises:
+            RecordingError: something was lost, or could not be written yet; it says what.
+        """
+        self._recorder.flush(timeout)
+
+    def close(self) -> None:
+        """Flush and let go of the store; idempotent. A run that comes later opens it again."""
+        if not self._closed:
+            self._closed = True
+            self._recorder.release()
+
+    def __enter__(self) -> ProvenanceHandler:
+        """Use as a context manager: closes at the end."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    # -- helpers -------------------------------------------------------------------------------
+
+    def _failed(self, error: Exception) -> None:
+        if self.raise_error and isinstance(error, ProvkeepError):
+            raise error
+        if not isinstance(error, ProvkeepError):
+            log.debug("provkeep: callback failed", exc_info=True)
+        self._recorder.fail(error)
+
+    def _start(
+        self,
+        kind: str,
+        name: str,
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        inputs: Any,
+        memo: Memo,
+        tags: list[str] | None,
+        metadata: dict[str, Any] | None,
+        more: dict[str, Any],
+        *,
+        call_id: str | None = None,
+        model: str | None = None,
+        provider: str | None = None,
+    ) -> None:
+        now = time.time_ns()
+        attrs = more
+        slot = session = retry = None
+        if metadata:
+            attrs["metadata"] = snapshot(metadata, memo)
+            for key in _SESSION_KEYS:
+                if key in metadata:
+                    session = str(metadata[key])
+                    break
+            if metadata.get("langgraph_node") == name and kind == "chain":
+                kind = "node"
+        if tags:
+            attrs["tags"] = list(tags)
+            for tag in tags:
+                if tag[:8] == "map:key:":
+                    slot = tag[8:]
+                elif tag[:14] == "retry:attempt:":
+                    retry = tag[14:]
+        self._record(
+            RunStarted(
+                run_id=run_id.int,
+                parent_id=None if parent_run_id is None else parent_run_id.int,
+                at_ns=now,
+                kind=kind,
+                name=name,
+                inputs=inputs,
+                attrs=attrs,
+                slot=slot,
+                model=model,
+                provider=provider,
+                session=session,
+                call_id=call_id,
+            ),
+            self._scope,
+        )
+        if retry is not None:
+            self._record(Noted(run_id=run_id.int, at_ns=now, name="retry", data=retry), self._scope)
+
+    def _end(self, run_id: UUID, outputs: Any, **more: Any) -> None:
+        self._record(
+            RunEnded(run_id=run_id.int, at_ns=time.time_ns(), outputs=outputs, **more), self._scope
+        )
+
+    def _error(self, error: BaseException, run_id: UUID, outputs: Any = NOTHING) -> None:
+        status = _status(error)
+        memo = self._memo(run_id)
+        memo[id(error)] = (error, None)  # alive while its address is its name
+        control = status == "interrupted" or status == "ok"
+        if status == "ok":  # a hand-over to a parent graph is a return, not a failure
+            self._end(run_id, snapshot(getattr(error, "args", ()), {}))
+            return
+        self._record(
+            RunFailed(
+                run_id=run_id.int,
+                at_ns=time.time_ns(),
+                status=status,
+                error=NOTHING if control else snapshot(error, {}),
+                error_key=id(error),
+                outputs=outputs,
+            ),
+            self._scope,
+        )
+
+    def _memo(self, run_id: UUID | None) -> Memo:
+        return self._recorder.memo(None if run_id is None else run_id.int)
+
+    # -- chains ----------------------------------------------------------------------------------
+
+    @_guarded
+    def on_chain_start(
+        self,
+        serialized: dict[str, Any] | None,
+        inputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """A chain, prompt, parser, lambda, graph or node begins."""
+        memo = self._memo(parent_run_id)
+        name = kwargs.get("name") or _name(serialized) or "chain"
+        kind = _CHAIN_KINDS.get(kwargs.get("run_type") or "", "chain")
+        if kind == "chain" and parent_run_id is None and name == "LangGraph":
+            kind = "graph"
+        given = NOTHING if inputs == _LATE else snapshot(inputs, memo)
+        more = {"serialized": snapshot(serialized, memo)} if serialized else {}
+        self._start(kind, name, run_id, parent_run_id, given, memo, tags, metadata, more)
+
+    @_guarded
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """A chain returned."""
+        memo = self._memo(run_id)
+        late = kwargs.get("inputs")
+        given = NOTHING if late is None or late == _LATE else snapshot(late, memo)
+        made = NOTHING if outputs is None else snapshot(outputs, memo)
+        if isinstance(outputs, dict) and "__interrupt__" in outputs:
+            now = time.time_ns()
+            self._record(
+                RunFailed(run_id=run_id.int, at_ns=now, status="interrupted", outputs=made),
+                self._scope,
+            )
+            return
+        self._end(run_id, made, inputs=given)
+
+    @_guarded
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """A chain raised, or a graph used an exception for control flow."""
+        self._error(error, run_id)
+
+    # -- models ----------------------------------------------------------------------------------
+
+    @_guarded
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any] | None,
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """A chat model is called."""
+        given = messages[0] if len(messages) == 1 else messages
+        self._model_start(serialized, given, run_id, parent_run_id, tags, metadata, kwargs)
+
+    @_guarded
+    def on_llm_start(
+        self,
+        serialized: dict[str, Any] | None,
+        prompts: list[str],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """A text model is called."""
+        given = prompts[0] if len(prompts) == 1 else prompts
+        self._model_start(serialized, given, run_id, parent_run_id, tags, metadata, kwargs)
+
+    def _model_start(
+        self,
+        serialized: dict[str, Any] | None,
+        given: Any,
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        tags: list[str] | None,
+        metadata: dict[str, Any] | None,
+        kwargs: dict[str, Any],
+    ) -> None:
+        memo = self._memo(parent_run_id)
+        more = {k: snapshot(v, memo) for k, v in kwargs.items() if v and k != "name"}
+        if serialized:
+            more["serialized"] = snapshot(serialized, memo)
+        meta = metadata or {}
+        params = kwargs.get("invocation_params") or {}
+        asked = meta.get("ls_model_name") or params.get("model") or params.get("model_name")
+        self._start(
+            "model",
+            kwargs.get("name") or _name(serialized) or "model",
+            run_id,
+            parent_run_id,
+            snapshot(given, memo),
+            memo,
+            tags,
+            metadata,
+            more,
+            model=asked if isinstance(asked, str) else None,
+            provider=meta.get("ls_provider"),
+        )
+
+    def on_llm_new_token(self, token: str, *, run_id: UUID, **kwargs: Any) -> None:
+        """A chunk came; noted only when tokens are asked for."""
+        if self.tokens:
+            chunks = self._chunks.get(run_id)
+            if chunks is None:
+                chunks = self._chunks[run_id] = []
+            chunks.append((time.time_ns(), len(token) if isinstance(token, str) else 0))
+
+    def _said_tokens(self, run_id: UUID) -> None:
+        chunks = self._chunks.pop(run_id, None)
+        if chunks:
+            first = chunks[0][0]
+            spread = tuple([(at - first, size) for at, size in chunks])
+            self._record(TokensStreamed(run_id=run_id.int, at_ns=first, chunks=spread), self._scope)
+
+    @_guarded
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        """A model answered."""
+        self._said_tokens(run_id)
+        made, attrs = model_result(response, self._memo(run_id))
+        model, finish = answered_by(made, attrs)
+        usage = usage_of(made, attrs)
+        self._end(run_id, made, attrs=attrs, usage=usage, finish=finish, model=model)
+
+    @_guarded
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """A model call failed; what it had said so far is kept."""
+        self._said_tokens(run_id)
+        response = kwargs.get("response")
+        outputs = NOTHING
+        if isinstance(response, LLMResult) and any(response.generations):
+            outputs = model_result(response, self._memo(run_id))[0]
+        self._error(error, run_id, outputs)
+
+    # -- retrievers and tools ----------------------------------------------------------------------
+
+    @_guarded
+    def on_retriever_start(
+        self,
+        serialized: dict[str, Any] | None,
+        query: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """A retriever is asked."""
+        memo = self._memo(parent_run_id)
+        name = kwargs.get("name") or _name(serialized) or "retriever"
+        more = {"serialized": snapshot(serialized, memo)} if serialized else {}
+        given = snapshot(query, memo)
+        self._start("retriever", name, run_id, parent_run_id, given, memo, tags, metadata, more)
+
+    @_guarded
+    def on_retriever_end(
+        self, documents: Sequence[Document], *, run_id: UUID, **kwargs: Any
+    ) -> None:
+        """A retriever returned documents."""
+        self._end(run_id, snapshot(list(documents), self._memo(run_id)))
+
+    @_guarded
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """A retriever raised."""
+        self._error(error, run_id)
+
+    @_guarded
+    def on_tool_start(
+        self,
+        serialized: dict[str, Any] | None,
+        input_str: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        inputs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """A tool is called."""
+        memo = self._memo(parent_run_id)
+        given = snapshot(inputs if inputs is not None else input_str, memo)
+        name = kwargs.get("name") or _name(serialized) or "tool"
+        more = {"serialized": snapshot(serialized, memo)} if serialized else {}
+        call = kwargs.get("tool_call_id")
+        self._start(
+            "tool",
+            name,
+            run_id,
+            parent_run_id,
+            given,
+            memo,
+            tags,
+            metadata,
+            more,
+            call_id=call if isinstance(call, str) else None,
+        )
+
+    @_guarded
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """A tool returned."""
+        self._end(run_id, snapshot(output, self._memo(run_id)))
+
+    @_guarded
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """A tool raised."""
+        self._error(error, run_id)
+
+    # -- the rest ------------------------------------------------------------------------------------
+
+    @_guarded
+    def on_custom_event(self, name: str, data: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """The program said something of its own."""
+        given = snapshot(data, self._memo(run_id))
+        note = Noted(run_id=run_id.int, at_ns=time.time_ns(), name=name, data=given)
+        self._record(note, self._scope)
+
+    @_guarded
+    def on_retry(self, retry_state: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """A text model is tried again."""
+        attempt = getattr(retry_state, "attempt_number", None)
+        note = Noted(run_id=run_id.int, at_ns=time.time_ns(), name="retry", data=snapshot(attempt))
+        self._record(note, self._scope)
+
+    def _graph_event(self, name: str, event: Any) -> None:
+        if event.run_id is None:
+            return
+        data = {"status": event.status, "checkpoint_id": event.checkpoint_id}
+        data["checkpoint_ns"] = list(event.checkpoint_ns)
+        interrupts = getattr(event, "interrupts", None)
+        if interrupts is not None:
+            data["interrupts"] = snapshot(list(interrupts))
+        note = Noted(run_id=event.run_id.int, at_ns=time.time_ns(), name=name, data=data)
+        self._record(note, self._scope)
+
+    @_guarded
+    def on_interrupt(self, event: Any) -> None:
+        """A graph stopped to wait for somebody."""
+        self._graph_event("interrupt", event)
+
+    @_guarded
+    def on_resume(self, event: Any) -> None:
+        """A graph goes on where it stopped."""
+        self._graph_event("resume", event)
+
+
+def _name(serialized: dict[str, Any] | None) -> str | None:
+    if not serialized:
+        return None
+    name = serialized.get("name")
+    if not name and serialized.get("id"):
+        name = serialized["id"][-1]
+    return name if isinstance(name, str) else None
+
+
+def _status(error: BaseException) -> str:
+    if isinstance(error, asyncio.CancelledError | GeneratorExit | KeyboardInterrupt):
+        return "cancelled"
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if "GraphInterrupt" in names:
+        return "interrupted"
+    return "ok" if "ParentCommand" in names else "error"
+
+
+_graph_classes: dict[type, type] = {}
+
+
+def _for_graphs(cls: type) -> type:
+    """``cls``, or its subclass that LangGraph tells of interrupts, when LangGraph is loaded."""
+    if "langgraph" not in sys.modules:
+        return cls
+    found = _graph_classes.get(cls)
+    if found is None:
+        try:
+            from langgraph.callbacks import GraphCallbackHandler
+        except ImportError:  # an older LangGraph
+            found = cls
+        else:
+            found = (
+                cls
+                if issubclass(cls, GraphCallbackHandler)
+                else type(cls.__name__, (cls, GraphCallbackHandler), {"__doc__": cls.__doc__})
+            )
+        _graph_classes[cls] = found
+    return found
