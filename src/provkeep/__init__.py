@@ -7,17 +7,12 @@ from typing import TYPE_CHECKING, Any
 from provkeep.errors import ProvkeepError
 
 if TYPE_CHECKING:
-    from provkeep.export.json import load_export
-    from provkeep.reading.reader import Reader, open
+    from provkeep.trail import Lineage, Trail, load_export, open
 
 __version__ = "0.1.0"
-__all__ = ["ProvkeepError", "Reader", "__version__", "load_export", "open"]
+__all__ = ["Lineage", "ProvkeepError", "Trail", "__version__", "load_export", "open"]
 
-_LAZY = {
-    "open": "provkeep.reading.reader",
-    "Reader": "provkeep.reading.reader",
-    "load_export": "provkeep.export.json",
-}
+_LAZY = frozenset({"Lineage", "Trail", "load_export", "open"})
 
 
 def __getattr__(name: str) -> Any:
@@ -25,5 +20,5 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         from importlib import import_module
 
-        return getattr(import_module(_LAZY[name]), name)
+        return getattr(import_module("provkeep.trail"), name)
     raise AttributeError(f"module 'provkeep' has no attribute {name!r}")

@@ -353,7 +353,7 @@ class ProvenanceHandler(BaseCallbackHandler):
             provider=meta.get("ls_provider"),
         )
 
-    def on_llm_new_token(self, token: str, *, run_id: UUID, **kwargs: Any) -> None:
+    def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """A chunk came; noted only when tokens are asked for."""
         if self.tokens:
             chunks = self._chunks.get(run_id)

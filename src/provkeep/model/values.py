@@ -26,7 +26,7 @@ RESERVED: Final = "$"  # user keys that start with this are escaped, ours are no
 
 
 class Part:
-    """A value that becomes an artifact of its own: message, document, tool call, error…"""
+    """A value that becomes an artifact of its own: message, document, tool call, error and so on."""
 
     __slots__ = ("fields", "key", "kind", "number", "type_name")
 
@@ -99,7 +99,7 @@ def snapshot(value: Any, memo: Memo | None = None, depth: int = 0) -> Any:
         return hook(value, {} if memo is None else memo, depth)
     except RecursionError:
         return Typed(_name(kind), "recursion limit reached")
-    except Exception:  # a value's own code failed: keep what can be said of it
+    except Exception:  # noqa: BLE001  # a value's own code failed: keep what can be said of it
         return Typed(_name(kind), _safe_repr(value))
 
 
@@ -130,7 +130,7 @@ def _dotted(kind: type) -> str:
 def _safe_repr(value: Any) -> str:
     try:
         return repr(value)
-    except Exception:  # a hostile __repr__
+    except Exception:  # noqa: BLE001  # a hostile __repr__
         return f"<{_dotted(type(value))} whose repr raises>"
 
 
@@ -251,7 +251,7 @@ def _exception(value: BaseException, memo: Memo, depth: int) -> Any:
 def _safe_str(value: BaseException) -> str:
     try:
         return str(value)
-    except Exception:  # a hostile __str__
+    except Exception:  # noqa: BLE001  # a hostile __str__
         return f"<{_dotted(type(value))} whose str raises>"
 
 

@@ -13,7 +13,6 @@ examined, unless they match verbatim.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -27,7 +26,8 @@ from provkeep.recording.tokens import (
     Run,
     TokenCache,
     Tokens,
-    is_unspaced,
+    has_numbered_lines,
+    is_border,
 )
 
 MIN_TEXT: Final = 24
@@ -116,7 +116,7 @@ def short_in(target: str, short: str) -> tuple[Span, ...]:
             break
         end = at + len(short)
         before, after = target[max(0, at - 2) : at][::-1], target[end : end + 2]
-        whole = _is_border(short[0], before) and _is_border(short[-1], after)
+        whole = is_border(short[0], before) and is_border(short[-1], after)
         if whole:
             spans.append(
                 Span(
@@ -181,23 +181,12 @@ class Target:
     @cached_property
     def _unnumbered(self) -> Index | None:
         """The index without the numbers that open lines; None when lines are not numbered."""
-        words = Tokens(self.text, skip_line_numbers=True)
-        return Index(words) if words.line_numbers > 1 else None
+        if not has_numbered_lines(self.text):
+            return None
+        return Index(Tokens(self.text, skip_line_numbers=True))
 
 
 _words_of = TokenCache()
-
-
-def _is_border(edge: str, outside: str) -> bool:
-    """Whether a word ends between ``edge`` and the two characters outwards of it."""
-    if not outside or not (edge.isalnum() or edge == "_"):
-        return True
-    near = outside[0]
-    if is_unspaced(edge) or is_unspaced(near):
-        return True
-    if near.isalnum() or near == "_" or unicodedata.combining(near):
-        return False
-    return not (edge.isdigit() and near in ".," and outside[1:].isdigit())
 
 
 def _verbatim(target: str, source: str, bare: str) -> tuple[Span, ...]:

@@ -12,8 +12,10 @@ from __future__ import annotations
 import html
 import re
 import threading
+import unicodedata
 from array import array
 from collections import OrderedDict
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import islice
 from typing import Final, NamedTuple
@@ -62,6 +64,7 @@ _BACKSLASHED: Final = re.compile(
 )
 _ENTITY: Final = re.compile(r"&\0*(?:amp;)*(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,31}\d*);")
 _LINE_NUMBER: Final = re.compile(r"^[ \t>|#*\[(\-]*(\d{1,6})(?=[\s.):\]|,\-]|$)", re.MULTILINE)
+_MAY_BE_NUMBERED: Final = re.compile(r"(?:\A|\n|\\n)(?:[ \t>|#*\[(\-]|&gt;)*\d")
 
 
 def _decode_backslashed(match: re.Match[str]) -> str:
@@ -84,9 +87,19 @@ def _decode_entity(match: re.Match[str]) -> str:
     return match[0] if decoded == entity else decoded.ljust(len(match[0]), _FILLER)
 
 
-def is_unspaced(character: str) -> bool:
-    """Return whether the character belongs to a script written without spaces between words."""
-    return _IS_UNSPACED.match(character) is not None
+def is_border(edge: str, outside: str) -> bool:
+    """Return whether a word ends between ``edge`` and the two characters outwards of it.
+
+    A number does not end at a point or comma that a digit follows.
+    """
+    if not outside or not (edge.isalnum() or edge == "_"):
+        return True
+    near = outside[0]
+    if _IS_UNSPACED.match(edge) or _IS_UNSPACED.match(near):
+        return True
+    if near.isalnum() or near == "_" or unicodedata.combining(near):
+        return False
+    return not (edge.isdigit() and near in ".," and outside[1:].isdigit())
 
 
 def decoded(text: str) -> str:
@@ -103,6 +116,18 @@ def decoded(text: str) -> str:
     return text
 
 
+def has_numbered_lines(text: str) -> bool:
+    """Return whether two lines or more of ``text``, as given or escaped, seem to open in a number.
+
+    A cheap first look: it may say yes where no line does.
+    """
+    return len(list(islice(_MAY_BE_NUMBERED.finditer(text[:MAX_CHARS]), 2))) == 2
+
+
+def _word_pattern(plain: str) -> re.Pattern[str]:
+    return _ASCII_WORD if plain.isascii() and _FILLER not in plain else _WORD
+
+
 class Tokens:
     """The words of one text: hashes of the words, and where each starts and ends.
 
@@ -111,36 +136,55 @@ class Tokens:
 
     Attributes:
         words: hash of each word, its case folded.
-        starts, ends: half-open range of each word, in characters of the text as given.
-        examined_permille: share of the text that was examined, below 1000 past the limits.
     """
 
     def __init__(self, text: str, *, skip_line_numbers: bool = False) -> None:
         """Read the words of ``text``; optionally without the number that opens a line."""
+        self._text = text
+        self._skipped: frozenset[int] = frozenset()
         plain = decoded(text)
-        ascii_only = plain.isascii() and _FILLER not in plain
-        skipped: set[int] = set()
         if skip_line_numbers:
-            skipped = {match.start(1) for match in _LINE_NUMBER.finditer(plain)}
-        found: list[str] = []
-        self.starts, self.ends = array("i"), array("i")
-        pattern = _ASCII_WORD if ascii_only else _WORD
-        for match in islice(pattern.finditer(plain), MAX_WORDS):
-            start, end = match.span()
-            if start not in skipped:
-                found.append(match.group())
-                self.starts.append(start)
-                self.ends.append(end)
-        if not ascii_only:
+            self._skipped = frozenset(m.start(1) for m in _LINE_NUMBER.finditer(plain))
+            found = [plain[start:end] for start, end in self._ranges(plain)]
+        else:
+            found = _word_pattern(plain).findall(plain)[:MAX_WORDS]
+        if _FILLER in plain:
             found = [word.replace(_FILLER, "") for word in found]
         self.words = array("q", map(hash, map(str.casefold, found)))
-        self.line_numbers = len(skipped)
-        whole = len(plain) == len(text) and len(found) + len(skipped) < MAX_WORDS
-        examined = len(text) if whole else (self.ends[-1] if found else 0)
-        self.examined_permille = 1000 * examined // max(1, len(text))
 
     def __len__(self) -> int:
         return len(self.words)
+
+    @cached_property
+    def starts(self) -> array[int]:
+        """Where each word starts, in characters of the text as given."""
+        return self._bounds[0]
+
+    @cached_property
+    def ends(self) -> array[int]:
+        """Where each word ends, exclusive."""
+        return self._bounds[1]
+
+    @property
+    def examined_permille(self) -> int:
+        """Share of the text that was examined: below 1000 past the limits."""
+        if len(self._text) <= MAX_CHARS and len(self) + len(self._skipped) < MAX_WORDS:
+            return 1000
+        return 1000 * (self.ends[-1] if self.ends else 0) // len(self._text)
+
+    @cached_property
+    def _bounds(self) -> tuple[array[int], array[int]]:
+        # Most sources are not in most targets, so places are found only for those that are.
+        starts, ends = array("i"), array("i")
+        for start, end in self._ranges(decoded(self._text)):
+            starts.append(start)
+            ends.append(end)
+        return starts, ends
+
+    def _ranges(self, plain: str) -> Iterator[tuple[int, int]]:
+        for match in islice(_word_pattern(plain).finditer(plain), MAX_WORDS):
+            if match.start() not in self._skipped:
+                yield match.span()
 
     @cached_property
     def shingles(self) -> array[int]:

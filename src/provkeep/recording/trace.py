@@ -27,8 +27,8 @@ from provkeep.recording.parts import (
     part_key,
     segments,
 )
-from provkeep.sealing.sealer import DataKey, Payload
 from provkeep.recording.ties import Ties
+from provkeep.sealing.sealer import DataKey, Payload
 
 MAX_NAME: Final = 200  # characters of a component's name kept in the clear
 SHARED_PAYLOAD: Final = 512  # bytes up to which equal skeletons of a trace share a payload
@@ -528,7 +528,7 @@ class Trace:
             if maker is None or maker.kind != "tool":
                 self._edges.link(call_artifact, artifact, "id")
         self._message_links(artifact, message_id, run, out, extra)
-        stored = dict(fields)
+        stored = {k: v for k, v in fields.items() if v is not None and v != {} and v != []}
         if calls:
             stored["tool_calls"] = {"$calls": len(calls)}
         if type(fields.get("content")) is str:

@@ -14,9 +14,9 @@ from provkeep.model import events as ev
 from provkeep.model import records as r
 from provkeep.recording.cut import cut
 from provkeep.recording.opening import Opened, advance_pin, open_for_recording
-from provkeep.sealing.sealer import Sealer
 from provkeep.recording.ties import Ties
 from provkeep.recording.trace import Trace
+from provkeep.sealing.sealer import Sealer
 
 if TYPE_CHECKING:
     from provkeep.recording.recorder import Buffer
@@ -154,7 +154,7 @@ class Writer:
             flushes = [i for i in items if isinstance(i, _Flush)]
             try:
                 self._turn([i for i in items if not isinstance(i, _Flush)], flushes)
-            except Exception as error:  # the loop must go on: told at flush
+            except Exception as error:  # noqa: BLE001  # the loop must go on: told at flush
                 log.debug("provkeep: writer failed", exc_info=True)
                 self.failed(error, 0)
             for request in flushes:
@@ -203,7 +203,7 @@ class Writer:
                 trace.feed(event)
                 if type(event) is ev.RunFailed:
                     trace.mark(event.run_id, event.status)
-            except Exception as error:  # a value we cannot place must not stop the others
+            except Exception as error:  # noqa: BLE001  # a value we cannot place must not stop the others
                 log.debug("provkeep: event not recorded", exc_info=True)
                 self.failed(error, 1)
         if buffer.ended and not trace.finished and (len(trace.entries) > 200):
@@ -301,7 +301,7 @@ class Writer:
             batch.records = [row for row in batch.records if row[1] is not None]
             self._keep(batch, error)
             return
-        except Exception as error:  # a record that cannot be written must not block the others
+        except Exception as error:  # noqa: BLE001  # a record that cannot be written must not block the others
             self._one_by_one(batch, error)
         else:
             self._unwritten_gap = 0
@@ -325,7 +325,7 @@ class Writer:
             try:
                 store.log.append([row[0]])
                 written.append(row)
-            except Exception as error:  # counted and told
+            except Exception as error:  # noqa: BLE001  # counted and told
                 log.debug("provkeep: record not written", exc_info=True)
                 self.failed(error, len(row[0].body.get("e", ())))
         batch.records = written

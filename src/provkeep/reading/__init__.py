@@ -1,0 +1,1 @@
+"""Questions about what was recorded. Nothing here can invent an event."""

@@ -1,0 +1,96 @@
+"""Every reading is a record, committed before anything is opened."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from provkeep.errors import AccessNotRecordedError, ProvkeepError
+from provkeep.model import records as r
+from provkeep.model.values import encode_json
+from provkeep.sealing.home import RecorderConfig, load_recorder_config
+from provkeep.sealing.keyring import fingerprint
+from provkeep.sealing.sealer import Payload, Sealer
+from provkeep.store.keyfile import KeyFile, keys_path
+from provkeep.store.sqlite import SqliteStore
+from provkeep.tlog.log import Log
+
+
+class AccessLog:
+    """Appends access records; opens the store for writing on first use."""
+
+    def __init__(self, path: Path, store_id: bytes) -> None:
+        self._path, self._store_id = path, store_id
+        self._store: SqliteStore | None = None
+        self._keys: KeyFile | None = None
+        self._log: Log | None = None
+        self._sealer: Sealer | None = None
+        self._config: RecorderConfig | None = None
+
+    def config(self) -> RecorderConfig:
+        """The recorder's configuration, for its fingerprint key.
+
+        Raises:
+            KeyFileError: it is not on this machine, or not readable.
+        """
+        if self._config is None:
+            self._config = load_recorder_config(self._store_id)
+        return self._config
+
+    def tag(self, domain: str, name: str) -> bytes:
+        """Keyed digest under which a name is filed."""
+        key = self.config().fingerprint_key
+        return fingerprint(key, domain, name.encode("utf-8", "surrogatepass"))
+
+    def commit(
+        self,
+        *,
+        actor: str,
+        purpose: str | None,
+        what: str,
+        trace: str | None,
+        artifacts: list[str],
+        sources: dict[str, int],
+    ) -> int:
+        """Append one access record, durably; return its number.
+
+        Raises:
+            AccessNotRecordedError: it could not be committed; nothing may be opened.
+        """
+        try:
+            config = self.config()
+            if self._log is None:
+                self._store = SqliteStore(self._path)
+                self._keys = KeyFile(keys_path(self._path))
+                self._log = Log(self._store)
+                self._sealer = Sealer(config, self._keys)
+            assert self._sealer is not None  # noqa: S101  # made with the log
+            at = time.time_ns() // 1000
+            body: dict[str, Any] = {
+                "k": "access",
+                "v": r.FORMAT,
+                "at": at,
+                "by": r.b64(self.tag("actor", actor)),
+                "what": what,
+            }
+            if trace is not None:
+                body["t"] = trace
+            body["a"] = artifacts[:1000]
+            if sources:
+                body["src"] = [[tag, reach] for tag, reach in list(sources.items())[:1000]]
+            said = {"actor": actor, "purpose": purpose}
+            payloads = [Payload("meta", encode_json(said))]
+            record = self._sealer.record(body, payloads, scope="access", number=at, trace_keys={})
+            self._log.append([record], durable=True)
+        except (ProvkeepError, OSError) as error:
+            raise AccessNotRecordedError(str(error)) from error
+        return record.seq
+
+    def close(self) -> None:
+        """Release the files; unused keys go."""
+        if self._sealer is not None and self._keys is not None and self._store is not None:
+            self._sealer.drop_unused()
+            self._store.close()
+            self._keys.close()
+            self._log = self._sealer = None

@@ -1,0 +1,106 @@
+"""What the reader answers with: small frozen values with a readable repr."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+def clock(at_us: int | None) -> str:
+    """Microseconds since 1970 as UTC, to the second."""
+    if at_us is None:
+        return "-"
+    return dt.datetime.fromtimestamp(at_us / 1e6, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceSummary:
+    """One trace: a root run and everything under it. Times are UTC microseconds since 1970."""
+
+    id: str
+    name: str
+    kind: str
+    status: str  # "open" while the root has not ended
+    started_us: int
+    ended_us: int | None
+    runs: int
+    errors: int
+    actor: str | None = None
+    session: str | None = None
+    subject: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Trace {self.id[:12]} {self.name!r} {self.status} {clock(self.started_us)}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """One reading of payloads. ``reach`` is ``direct`` when the source's own text was opened."""
+
+    record: int
+    at_us: int
+    actor: str
+    purpose: str | None
+    what: str
+    trace: str | None
+    artifacts: tuple[str, ...]
+    reach: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Access {self.record} {clock(self.at_us)} {self.actor!r}: {self.purpose or '-'}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Impact:
+    """What a source reached.
+
+    ``reached`` are traces whose output it reached, ``later`` those that took something from them
+    (a later turn of the conversation), ``retrieved`` those that retrieved it and dropped it.
+    """
+
+    source: str
+    reached: tuple[TraceSummary, ...]
+    later: tuple[TraceSummary, ...]
+    retrieved: tuple[TraceSummary, ...]
+    outputs: tuple[str, ...]  # artifact ids of the outputs of ``reached``
+
+    def __len__(self) -> int:
+        return len(self.reached)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Impact of {self.source!r}: reached {len(self.reached)} outputs,"
+            f" {len(self.later)} later traces, retrieved in {len(self.retrieved)} more>"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """How two traces differ."""
+
+    a: TraceSummary
+    b: TraceSummary
+    only_a: tuple[str, ...]  # sources
+    only_b: tuple[str, ...]
+    both: tuple[str, ...]
+    steps_only_a: tuple[str, ...]  # names of runs, with how often more
+    steps_only_b: tuple[str, ...]
+    models: tuple[tuple[str, ...], tuple[str, ...]]
+    same_answer: bool | None  # None when the answers were not opened
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)

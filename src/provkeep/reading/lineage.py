@@ -1,0 +1,250 @@
+"""The answer to "where did this come from": a part of the graph, and what it says of sources.
+
+Pure over a graph, so an export answers as the store did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from provkeep.model.graph import Edge, Graph, Node, Span
+
+# How well an edge is known, best first. A leaf run's own step says nothing about how its inputs
+# came to be its inputs, so it does not weaken a path.
+_STRENGTH: Final = {"observed": 5, "id": 4, "content": 3, "contained": 2, "structural": 1}
+_NAMES: Final = {v: k for k, v in _STRENGTH.items()}
+MAX_SPANS: Final = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quotation:
+    """Characters of an answer that stand in a document (half-open, code points)."""
+
+    document: str  # artifact id
+    start: int
+    end: int
+    document_start: int
+    document_end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A source that an artifact came from.
+
+    ``basis`` is the weakest step of the best path: ``structural`` means that only the shape of the
+    chain says so. ``prompt_spans`` are the characters of model inputs that came from it, by
+    artifact id; ``quotations`` those of the artifact itself.
+    """
+
+    id: str | None  # None when the document named none
+    name: str
+    documents: tuple[str, ...]  # artifact ids
+    basis: str
+    coverage_permille: int | None
+    prompt_spans: tuple[tuple[str, Span], ...] = ()
+    quotations: tuple[Quotation, ...] = ()
+
+    def __repr__(self) -> str:
+        found = f", {len(self.quotations)} quotations" if self.quotations else ""
+        return f"<Source {self.name!r}: {len(self.documents)} documents, {self.basis}{found}>"
+
+
+class Lineage:
+    """A part of the provenance graph, around one artifact or run.
+
+    ``graph`` is the part itself, ``whole`` the graph it was cut from, ``focus`` the id it is about.
+    """
+
+    def __init__(self, graph: Graph, whole: Graph, focus: str | None) -> None:
+        self.graph, self.whole, self.focus = graph, whole, focus
+
+    def __repr__(self) -> str:
+        counts: dict[str, int] = {}
+        for node in self.graph.nodes.values():
+            counts[node.type] = counts.get(node.type, 0) + 1
+        said = ", ".join(f"{n} {kind}s" for kind, n in counts.items()) or "nothing"
+        return f"<Lineage of {self.focus or 'a trace'}: {said}>"
+
+    def __len__(self) -> int:
+        return len(self.graph)
+
+    def __iter__(self) -> Iterator[Node]:
+        nodes = self.graph.nodes.values()
+        return iter(sorted(nodes, key=lambda n: (n.start_ns or 0, n.trace or "", n.order)))
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The nodes, in order of time."""
+        return list(self)
+
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        """The edges between them."""
+        return self.graph.edges
+
+    def _about(self) -> str:
+        if self.focus is None:
+            raise ValueError("this is a whole trace; name an artifact or a run: lineage(id)")
+        return self.focus
+
+    def _like(self, graph: Graph, focus: str | None = None) -> Lineage:
+        return type(self)(graph, self.whole, focus or self.focus)
+
+    def upstream(self, *, basis: Iterable[str] | None = None, depth: int | None = None) -> Lineage:
+        """What it came from; only over edges of these bases, at most ``depth`` edges away."""
+        return self._like(self.whole.upstream(self._about(), basis=basis, depth=depth))
+
+    def downstream(
+        self, *, basis: Iterable[str] | None = None, depth: int | None = None
+    ) -> Lineage:
+        """What it led to within the traces loaded; ``Reader.impact`` follows a source further."""
+        return self._like(self.whole.downstream(self._about(), basis=basis, depth=depth))
+
+    def between(self, cause: Node | str, effect: Node | str) -> Lineage:
+        """Every node on a path from one to the other; empty when there is none."""
+        return self._like(self.whole.between(node_id(cause), node_id(effect)))
+
+    def filter(
+        self, *, type: str | None = None, kind: str | Iterable[str] | None = None
+    ) -> Lineage:
+        """Only nodes of this type and these kinds, and the edges between them."""
+        kinds = {kind} if isinstance(kind, str) else None if kind is None else set(kind)
+        keep = {
+            n.id
+            for n in self.graph.nodes.values()
+            if (type is None or n.type == type) and (kinds is None or n.kind in kinds)
+        }
+        nodes = (self.graph.nodes[i] for i in keep)
+        edges = (e for e in self.graph.edges if e.cause in keep and e.effect in keep)
+        return self._like(Graph(nodes, edges))
+
+    def sources(self) -> list[Source]:
+        """The sources of the documents it came from: exactly those whose text reached it."""
+        focus = self._about()
+        part = self.whole.upstream(focus)
+        strength = _strengths(part, focus)
+        used = {
+            e.cause
+            for e in part.edges
+            if e.type == "used" and part.nodes[e.effect].kind == "model"
+        }
+        prompts = _closed(part, used)
+        grouped: dict[str, list[Node]] = {}
+        for document in part.of("artifact", "document"):
+            key = str(document.attrs.get("source") or document.id)
+            grouped.setdefault(key, []).append(document)
+        out: list[Source] = []
+        for key, documents in grouped.items():
+            node = self.whole.nodes.get(key)
+            spans: list[tuple[str, Span]] = []
+            quotes: list[Quotation] = []
+            coverage: int | None = None
+            for document in documents:
+                for place, span in _carried(part, document):
+                    if place == focus:
+                        quotes.append(
+                            Quotation(
+                                document=document.id,
+                                start=span.target_start,
+                                end=span.target_end,
+                                document_start=span.source_start,
+                                document_end=span.source_end,
+                            )
+                        )
+                    elif place in prompts:
+                        spans.append((place, span))
+                for edge in part.out_of.get(document.id, ()):
+                    if edge.coverage_permille is not None:
+                        coverage = max(coverage or 0, edge.coverage_permille)
+            best = max(strength.get(d.id, 1) for d in documents)
+            out.append(
+                Source(
+                    id=key if node is not None and node.type == "source" else None,
+                    name=node.label if node is not None else documents[0].label,
+                    documents=tuple(d.id for d in documents),
+                    basis=_NAMES[best],
+                    coverage_permille=coverage,
+                    prompt_spans=tuple(dict.fromkeys(spans)),
+                    quotations=tuple(sorted(set(quotes), key=lambda q: (q.start, q.document))),
+                )
+            )
+        return out
+
+
+def node_id(node: Node | str) -> str:
+    """The id of a node, given it or its id."""
+    return node.id if isinstance(node, Node) else node
+
+
+def _strengths(part: Graph, focus: str) -> dict[str, int]:
+    """For every node, how strong the best path to ``focus`` is: that of its weakest edge."""
+    best = {focus: _STRENGTH["observed"]}
+    waiting = [focus]
+    while waiting:
+        here = waiting.pop()
+        for edge in part.into.get(here, ()):
+            if not edge.flow:
+                continue
+            value = min(best[here], _STRENGTH[edge.basis])
+            if value > best.get(edge.cause, 0):
+                best[edge.cause] = value
+                waiting.append(edge.cause)
+    return best
+
+
+def _closed(part: Graph, ids: set[str]) -> set[str]:
+    """``ids`` and everything they are made of."""
+    out, waiting = set(ids), list(ids)
+    while waiting:
+        for edge in part.into.get(waiting.pop(), ()):
+            if edge.type == "member" and edge.cause not in out:
+                out.add(edge.cause)
+                waiting.append(edge.cause)
+    return out
+
+
+def _carried(part: Graph, document: Node) -> Iterator[tuple[str, Span]]:
+    """Where characters of a document stand downstream of it: artifact and span, transitively."""
+    size = document.size or 0
+    whole = Span(target_start=0, target_end=size, source_start=0, source_end=size)
+    places: dict[str, list[Span]] = {document.id: [whole]}
+    waiting = [document.id]
+    while waiting:
+        here = waiting.pop()
+        for edge in part.out_of.get(here, ()):
+            if edge.type != "derived" or edge.basis not in ("id", "content", "contained"):
+                continue
+            spans = edge.spans
+            if not spans:
+                effect = part.nodes.get(edge.effect)
+                if edge.basis == "contained" or effect is None or not effect.size:
+                    continue
+                n = effect.size
+                spans = (Span(target_start=0, target_end=n, source_start=0, source_end=n),)
+            new = [
+                s for s in _composed(places[here], spans) if s not in places.get(edge.effect, ())
+            ]
+            if new and len(places.get(edge.effect, ())) < MAX_SPANS:
+                places.setdefault(edge.effect, []).extend(new)
+                waiting.append(edge.effect)
+    for place, spans_here in places.items():
+        if place != document.id:
+            for span in spans_here:
+                yield place, span
+
+
+def _composed(first: Iterable[Span], then: Iterable[Span]) -> Iterator[Span]:
+    """Spans of a text in a middle one, carried on by where the middle one stands in a third."""
+    for a in first:
+        for b in then:
+            start = max(a.target_start, b.source_start)
+            end = min(a.target_end, b.source_end)
+            if start < end:
+                yield Span(
+                    target_start=b.target_start + start - b.source_start,
+                    target_end=min(b.target_end, b.target_start + end - b.source_start),
+                    source_start=a.source_start + start - a.target_start,
+                    source_end=min(a.source_end, a.source_start + end - a.target_start),
+                )

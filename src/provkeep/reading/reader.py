@@ -1,0 +1,651 @@
+"""The trail: a store with its questions.
+
+Structure needs no key. Names (of sources, actors, sessions) are opened with the meta compartment's
+key after one access record for the whole trail; payloads after one access record each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+
+from provkeep.errors import (
+    AccessNotRecordedError,
+    AmbiguousIdError,
+    KeyFileError,
+    PinError,
+    ProvkeepError,
+    SealingError,
+    UnknownIdError,
+)
+from provkeep.model import records as r
+from provkeep.model.graph import Graph, Node
+from provkeep.reading import verify as verification
+from provkeep.reading.access import AccessLog
+from provkeep.reading.answers import Access, Difference, Impact, TraceSummary
+from provkeep.reading.lineage import Lineage, Source
+from provkeep.reading.paths import Paths
+from provkeep.reading.traces import Names, Trace
+from provkeep.reading.unsealing import Opener, text_of
+from provkeep.sealing.home import load_reader_keys, log_public, pin_path
+from provkeep.sealing.keyring import Keyring
+from provkeep.store.keyfile import KeyFile, keys_path
+from provkeep.store.sqlite import SqliteStore
+from provkeep.tlog.pin import Pin, read_pin
+
+_SUMMARY = (
+    "SELECT tid, coalesce(name,'?'), coalesce(kind,'?'), coalesce(status,'open'), t0_us, end_us,"
+    " runs, errors, actor, session, subject, id FROM trace"
+)
+HEX_ID = 32  # hex digits of a trace id
+
+
+class Reader:
+    """Answers questions about one store.
+
+    Args:
+        path: the database.
+        actor: who reads; by default the user of the operating system. Stands in access records.
+
+    Raises:
+        StoreError: there is no such file, it is not ours, or it is newer than this provkeep.
+    """
+
+    lineage_type: type[Lineage] = Lineage
+
+    def __init__(self, path: str | os.PathLike[str], *, actor: str | None = None) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self.actor = actor or _user()
+        self._store = SqliteStore(self.path, read_only=True)
+        self._access = AccessLog(self.path, self._store.store_id)
+        self._paths = Paths(self._store)
+        self._opener: Opener | None = None
+        self._names: Names | None = None
+        self._named: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<Reader of {self.path.name}>"
+
+    def __enter__(self) -> Self:
+        """Use as a context manager: closes at the end."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Release the files; idempotent."""
+        self._access.close()
+        self._store.close()
+
+    # -- which traces there are ------------------------------------------------------------------
+
+    def runs(
+        self,
+        *,
+        limit: int = 50,
+        offset: int = 0,
+        session: str | None = None,
+        actor: str | None = None,
+        status: str | None = None,
+    ) -> list[TraceSummary]:
+        """Traces, newest first; only those of a session, an actor, or with a status."""
+        where, values = self._filter(session=session, actor=actor)
+        if status is not None:
+            where.append("coalesce(status,'open')=?")
+            values.append(status)
+        sql = _SUMMARY + (" WHERE " + " AND ".join(where) if where else "")
+        sql += " ORDER BY t0_us DESC LIMIT ? OFFSET ?"
+        return self._summaries(self._store.query(sql, (*values, limit, offset)))
+
+    def timeline(
+        self, *, session: str | None = None, actor: str | None = None, limit: int = 1000
+    ) -> list[TraceSummary]:
+        """The traces of a session or an actor, oldest first."""
+        if session is None and actor is None:
+            raise ValueError("name a session or an actor: timeline(session=…) or timeline(actor=…)")
+        where, values = self._filter(session=session, actor=actor)
+        sql = f"{_SUMMARY} WHERE {' AND '.join(where)} ORDER BY t0_us LIMIT ?"
+        return self._summaries(self._store.query(sql, (*values, limit)))
+
+    def _filter(self, **names: str | None) -> tuple[list[str], list[Any]]:
+        wanted = {k: v for k, v in names.items() if v is not None}
+        return [f"{k}=?" for k in wanted], [self._access.tag(k, v) for k, v in wanted.items()]
+
+    def _summaries(self, rows: Iterable[tuple[Any, ...]]) -> list[TraceSummary]:
+        found = list(rows)
+        names = self._names_of([bytes(row[0]).hex() for row in found])
+        return [
+            TraceSummary(
+                id=bytes(row[0]).hex(),
+                name=row[1],
+                kind=row[2],
+                status=row[3],
+                started_us=row[4],
+                ended_us=row[5],
+                runs=row[6],
+                errors=row[7],
+                actor=_named(names, row[8]),
+                session=_named(names, row[9]),
+                subject=_named(names, row[10]),
+            )
+            for row in found
+        ]
+
+    def summary(self, trace: str | Node | TraceSummary | None = None) -> TraceSummary:
+        """One trace's summary; the newest when none is named."""
+        tid = self._trace_id(trace)
+        rows = self._store.query(_SUMMARY + " WHERE tid=?", (bytes.fromhex(tid),))
+        return self._summaries(rows)[0]
+
+    def _trace_id(self, wanted: str | Node | TraceSummary | None) -> str:
+        """The trace that an id, a prefix, a run's UUID or a node names."""
+        if wanted is None:
+            rows = self._store.query("SELECT tid FROM trace ORDER BY t0_us DESC LIMIT 1")
+            if not rows:
+                raise UnknownIdError("trace", "newest")
+            return bytes(rows[0][0]).hex()
+        if isinstance(wanted, TraceSummary):
+            return wanted.id
+        if isinstance(wanted, Node):
+            return wanted.trace or ""
+        text = wanted.partition(".")[0].replace("-", "").lower()
+        if not text or len(text) > HEX_ID or any(c not in "0123456789abcdef" for c in text):
+            raise UnknownIdError("trace", wanted)
+        low = bytes.fromhex(text.ljust(HEX_ID, "0"))
+        high = bytes.fromhex(text.ljust(HEX_ID, "f"))
+        rows = self._store.query(
+            "SELECT tid FROM trace WHERE tid BETWEEN ? AND ? LIMIT 6", (low, high)
+        )
+        if len(rows) > 1:
+            raise AmbiguousIdError(wanted, [bytes(row[0]).hex()[:16] for row in rows])
+        if rows:
+            return bytes(rows[0][0]).hex()
+        return self._trace_of_run(wanted, text)
+
+    def _trace_of_run(self, wanted: str, text: str) -> str:
+        """The trace that a run's own UUID stands in: a scan, since runs are not indexed."""
+        if len(text) == HEX_ID:
+            needle = r.b64(bytes.fromhex(text)).encode()
+            rows = self._store.query(
+                "SELECT t.tid FROM record r JOIN trec x ON x.seq = r.seq"
+                " JOIN trace t ON t.id = x.trace WHERE instr(r.body, ?) LIMIT 1",
+                (needle,),
+            )
+            if rows:
+                return bytes(rows[0][0]).hex()
+        raise UnknownIdError("trace or run", wanted)
+
+    # -- the graph -------------------------------------------------------------------------------
+
+    def graph(self, trace: str | Node | TraceSummary | None = None) -> Graph:
+        """The graph of one trace."""
+        loaded = self._paths.trace(self._trace_id(trace))
+        return self._paths.graph([loaded], self._source_names([loaded]))
+
+    def run(self, trace: str | TraceSummary | None = None) -> Lineage:
+        """A whole trace, as a picture in Jupyter; the newest when none is named."""
+        tid = self._trace_id(trace)
+        graph = self.graph(tid)
+        answer = self._paths.trace(tid).answer
+        focus = f"{tid}.a{answer}" if answer >= 0 else None
+        return self.lineage_type(graph, graph, focus)
+
+    def output(self, trace: str | TraceSummary | None = None) -> Node:
+        """The answer of a trace: its last made message or text that its output holds.
+
+        Raises:
+            UnknownIdError: the trace returned nothing (it failed, or is still open).
+        """
+        tid = self._trace_id(trace)
+        loaded = self._paths.trace(tid)
+        if loaded.answer < 0:
+            raise UnknownIdError("output of trace", tid)
+        node = self.graph(tid).nodes.get(loaded.artifact_id(loaded.answer))
+        if node is None:
+            raise UnknownIdError("artifact", loaded.artifact_id(loaded.answer))
+        return node
+
+    def lineage(
+        self,
+        of: str | Node | TraceSummary | None = None,
+        *,
+        basis: Iterable[str] | None = None,
+        depth: int | None = None,
+    ) -> Lineage:
+        """What an artifact or run came from; of a trace, its answer.
+
+        Earlier turns, resumed graphs and cached answers are followed into their traces.
+
+        Args:
+            of: a node, its id, a trace's id or a prefix of it; by default the newest answer.
+            basis: follow only edges known on these bases.
+            depth: at most this many edges away.
+
+        Raises:
+            UnknownIdError, AmbiguousIdError: nothing, or several things, have this id.
+        """
+        focus = self._focus(of)
+        tid = focus.partition(".")[0]
+        traces = self._paths.gather(tid)
+        whole = self._paths.graph(traces, self._source_names(traces))
+        if focus not in whole.nodes:
+            raise UnknownIdError("artifact or run", focus)
+        part = whole.upstream(focus, basis=basis, depth=depth)
+        return self.lineage_type(part, whole, focus)
+
+    def downstream(self, of: str | Node) -> Lineage:
+        """What an artifact or run led to, in its trace and in later ones."""
+        focus = self._focus(of)
+        traces = self._paths.gather(focus.partition(".")[0], upstream=False, downstream=True)
+        whole = self._paths.graph(traces, self._source_names(traces))
+        if focus not in whole.nodes:
+            raise UnknownIdError("artifact or run", focus)
+        return self.lineage_type(whole.downstream(focus), whole, focus)
+
+    def _focus(self, of: str | Node | TraceSummary | None) -> str:
+        if isinstance(of, Node):
+            return of.id
+        if isinstance(of, str) and "." in of:
+            head, _, tail = of.partition(".")
+            return f"{self._trace_id(head)}.{tail}"
+        return self.output(of).id
+
+    def sources(self, of: str | Node | TraceSummary | None = None) -> list[Source]:
+        """The sources that an artifact (or a trace's answer) came from."""
+        return self.lineage(of).sources()
+
+    # -- across traces ---------------------------------------------------------------------------
+
+    def source_tag(self, name: str) -> bytes:
+        """The tag of a source, by its name, the end of its path, or its id ``s.…``.
+
+        Raises:
+            UnknownIdError: no source is called so. AmbiguousIdError: several are.
+        """
+        if name.startswith("s."):
+            tag = r.unb64(name[2:])
+            if self._store.query("SELECT 1 FROM source WHERE tag=?", (tag,)):
+                return tag
+            raise UnknownIdError("source", name)
+        with contextlib.suppress(KeyFileError):
+            tag = self._access.tag("source", name)
+            if self._store.query("SELECT 1 FROM source WHERE tag=?", (tag,)):
+                return tag
+        names = self.source_names()
+        fits = [t for t, full in names.items() if full.replace("\\", "/").endswith("/" + name)]
+        fits = fits or [t for t, full in names.items() if name in full]
+        if len(fits) > 1:
+            raise AmbiguousIdError(name, [names[t] for t in fits])
+        if not fits:
+            raise UnknownIdError("source", name)
+        return r.unb64(fits[0])
+
+    def source_names(self) -> dict[str, str]:
+        """All sources: name by tag."""
+        rows = self._store.query("SELECT tag, payload FROM source WHERE payload IS NOT NULL")
+        return self._open_sources([(r.b64(tag), payload) for tag, payload in rows])
+
+    def impact(self, source: str) -> Impact:
+        """Every output that a source reached, and every later trace that built on one."""
+        tag = self.source_tag(source)
+        rows = self._store.query(
+            "SELECT t.tid, x.reach FROM xref x JOIN source s ON s.id = x.source"
+            " JOIN trace t ON t.id = x.trace WHERE s.tag = ? ORDER BY t.t0_us",
+            (tag,),
+        )
+        reached = [bytes(tid).hex() for tid, reach in rows if reach]
+        dropped = [bytes(tid).hex() for tid, reach in rows if not reach]
+        later = self._later(reached)
+        outputs = []
+        for tid in reached:
+            trace = self._paths.trace(tid)
+            if trace.answer >= 0:
+                outputs.append(trace.artifact_id(trace.answer))
+        known = set(reached)
+        return Impact(
+            source=source,
+            reached=tuple(self._by_id(reached)),
+            later=tuple(self._by_id([t for t in later if t not in known])),
+            retrieved=tuple(self._by_id([t for t in dropped if t not in later])),
+            outputs=tuple(outputs),
+        )
+
+    def _later(self, begin: list[str]) -> list[str]:
+        """Traces that took what these, or those that took it from them, gave."""
+        seen: dict[str, None] = {}
+        waiting = begin
+        while waiting:
+            found: list[str] = []
+            for at in range(0, len(waiting), 400):
+                some = [bytes.fromhex(t) for t in waiting[at : at + 400]]
+                marks = ",".join("?" * len(some))
+                rows = self._store.query(
+                    "SELECT DISTINCT u.tid FROM trace t JOIN link g ON g.trace = t.id AND g.role = 0"
+                    " JOIN link k ON k.tag = g.tag AND k.role = 1 AND k.trace > t.id"
+                    f" JOIN trace u ON u.id = k.trace WHERE t.tid IN ({marks})",  # marks only
+                    some,
+                )
+                found.extend(bytes(row[0]).hex() for row in rows)
+            waiting = [t for t in dict.fromkeys(found) if t not in seen]
+            seen.update(dict.fromkeys(waiting))
+        return list(seen)
+
+    def _by_id(self, tids: list[str]) -> list[TraceSummary]:
+        out: list[TraceSummary] = []
+        for at in range(0, len(tids), 400):
+            some = [bytes.fromhex(t) for t in tids[at : at + 400]]
+            marks = ",".join("?" * len(some))
+            out += self._summaries(
+                self._store.query(f"{_SUMMARY} WHERE tid IN ({marks}) ORDER BY t0_us", some)
+            )
+        return out
+
+    def accesses(
+        self,
+        *,
+        source: str | None = None,
+        trace: str | None = None,
+        actor: str | None = None,
+        limit: int = 1000,
+    ) -> list[Access]:
+        """Who opened payloads, when and why, newest first.
+
+        Args:
+            source: only accesses that opened a document of it, or something derived from one.
+            trace: only those that opened something of this trace.
+            actor: only those by this reader.
+            limit: at most so many.
+        """
+        joins, where, values = "", [], []
+        reach = "NULL"
+        if source is not None:
+            joins = " JOIN access_source x ON x.seq = a.seq JOIN source s ON s.id = x.source"
+            where.append("s.tag=?")
+            values.append(self.source_tag(source))
+            reach = "x.reach"
+        if trace is not None:
+            where.append("a.tid=?")
+            values.append(bytes.fromhex(self._trace_id(trace)))
+        if actor is not None:
+            where.append("a.actor=?")
+            values.append(self._access.tag("actor", actor))
+        condition = " WHERE " + " AND ".join(where) if where else ""
+        rows = self._store.query(
+            f"SELECT a.seq, r.body, {reach} FROM access a JOIN record r ON r.seq = a.seq"  # noqa: S608  # fixed words
+            f"{joins}{condition} ORDER BY a.seq DESC LIMIT ?",
+            (*values, limit),
+        )
+        self._may_name()
+        return [self._access_of(seq, orjson.loads(body), reached) for seq, body, reached in rows]
+
+    def _access_of(self, seq: int, body: dict[str, Any], reach: int | None) -> Access:
+        said: dict[str, Any] = {}
+        if self._names is not None and "p0" in body:
+            with contextlib.suppress(ProvkeepError):
+                said = self._open().payload(body["p0"])
+        return Access(
+            record=seq,
+            at_us=body["at"],
+            actor=said.get("actor") or f"actor {body['by'][:8]}",
+            purpose=said.get("purpose"),
+            what=body["what"],
+            trace=body.get("t"),
+            artifacts=tuple(body.get("a", ())),
+            reach=None if reach is None else ("direct" if reach else "derived"),
+        )
+
+    def diff(
+        self, a: str | TraceSummary, b: str | TraceSummary, *, purpose: str | None = None
+    ) -> Difference:
+        """How two traces differ; with a ``purpose`` the answers are opened and compared."""
+        one, two = self.summary(a), self.summary(b)
+        first = {s.name for s in self._sources_or_none(one)}
+        second = {s.name for s in self._sources_or_none(two)}
+        steps = [Counter(n.label for n in self.graph(t).of("run")) for t in (one, two)]
+        models = [
+            tuple(
+                sorted(
+                    {str(n.attrs.get("model") or n.label) for n in self.graph(t).of("run", "model")}
+                )
+            )
+            for t in (one, two)
+        ]
+        same: bool | None = None
+        if purpose is not None:
+            texts = [self.text(self.output(t), purpose=purpose) for t in (one, two)]
+            same = texts[0] == texts[1]
+        return Difference(
+            a=one,
+            b=two,
+            only_a=tuple(sorted(first - second)),
+            only_b=tuple(sorted(second - first)),
+            both=tuple(sorted(first & second)),
+            steps_only_a=_more(steps[0] - steps[1]),
+            steps_only_b=_more(steps[1] - steps[0]),
+            models=(models[0], models[1]),
+            same_answer=same,
+        )
+
+    def _sources_or_none(self, trace: TraceSummary) -> list[Source]:
+        try:
+            return self.sources(trace)
+        except UnknownIdError:
+            return []
+
+    # -- payloads --------------------------------------------------------------------------------
+
+    def text(
+        self, of: str | Node | TraceSummary | None = None, *, purpose: str | None = None
+    ) -> str:
+        """The text of an artifact, after its access has been recorded and committed.
+
+        Args:
+            of: a node, its id, or a trace (its answer); by default the newest answer.
+            purpose: why; stands sealed in the access record.
+
+        Raises:
+            AccessNotRecordedError: the access could not be committed; nothing was opened.
+            UnknownKeyError, UnsealError: this reader may not open it, or it was erased.
+        """
+        return text_of(self.value(of, purpose=purpose))
+
+    def value(
+        self, of: str | Node | TraceSummary | None = None, *, purpose: str | None = None
+    ) -> Any:
+        """The whole value of an artifact (a message with its fields), as :meth:`text`."""
+        focus = self._focus(of)
+        return self.values([focus], purpose=purpose)[focus]
+
+    def values(
+        self,
+        of: Iterable[str | Node],
+        *,
+        purpose: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, Any]:
+        """Values of many artifacts by id, after one access record that lists them."""
+        wanted = [self._focus(node) for node in of]
+        placed: list[tuple[str, Trace, int]] = []
+        for focus in wanted:
+            tid, _, place = focus.partition(".")
+            trace = self._paths.trace(tid)
+            number = int(place[1:]) if place[:1] == "a" and place[1:].isdigit() else -1
+            if number not in trace.items:
+                raise UnknownIdError("artifact", focus)
+            placed.append((focus, trace, number))
+        opener = self._open()
+        traces = {trace.tid for _, trace, _ in placed}
+        self._access.commit(
+            actor=self.actor,
+            purpose=purpose,
+            what="payload" if len(wanted) == 1 else "payloads",
+            trace=traces.pop() if len(traces) == 1 else None,
+            artifacts=wanted,
+            sources=self._opened_sources(placed),
+        )
+        out: dict[str, Any] = {}
+        for i, (focus, trace, number) in enumerate(placed):
+            out[focus] = opener.value(trace, number, self._given(trace))
+            if progress is not None:
+                progress(i + 1, len(placed))
+        return out
+
+    def _given(self, trace: Trace) -> Callable[[str], tuple[Trace, int] | None]:
+        return lambda tag: self._paths.given(tag, trace.tid)
+
+    def _opened_sources(self, placed: list[tuple[str, Trace, int]]) -> dict[str, int]:
+        """Tags of the sources whose text these artifacts hold (1) or derive from (0)."""
+        out: dict[str, int] = {}
+        graphs: dict[str, Graph] = {}
+        for focus, trace, _ in placed:
+            if trace.tid not in graphs:
+                traces = self._paths.gather(trace.tid)
+                graphs[trace.tid] = self._paths.graph(traces, {})
+            graph = graphs[trace.tid]
+            for found in graph.walk(focus, upstream=True):
+                if found.startswith("s."):
+                    out.setdefault(found[2:], 0)
+            source = graph.nodes[focus].attrs.get("source")
+            if source:
+                out[str(source)[2:]] = 1
+        return out
+
+    def _open(self) -> Opener:
+        if self._opener is None:
+            keys = KeyFile(keys_path(self.path), read_only=True)
+            ring = Keyring(load_reader_keys(self._store.store_id), self._store.store_id)
+            self._opener = Opener(self._store, keys, ring)
+        return self._opener
+
+    # -- names -----------------------------------------------------------------------------------
+
+    def _may_name(self) -> bool:
+        """May names be shown? Commits one access record for this trail, on first use."""
+        if self._names is None:
+            try:
+                opener = self._open()
+                if not self._store.query("SELECT 1 FROM trace LIMIT 1"):
+                    return False
+                self._access.commit(
+                    actor=self.actor,
+                    purpose="names of sources, actors and sessions",
+                    what="names",
+                    trace=None,
+                    artifacts=[],
+                    sources={},
+                )
+            except (AccessNotRecordedError, SealingError, ProvkeepError):
+                return False
+            del opener
+            self._names = {}
+        return True
+
+    def _names_of(self, tids: list[str]) -> Names:
+        """Names of actors, sessions and subjects of some traces."""
+        if not tids or not self._may_name():
+            return {}
+        names = self._names if self._names is not None else {}
+        for tid in tids:
+            if tid in self._named:
+                continue
+            self._named.add(tid)
+            row = self._store.query(
+                "SELECT r.body FROM trace t JOIN trec x ON x.trace = t.id JOIN record r"
+                " ON r.seq = x.seq WHERE t.tid=? ORDER BY r.seq LIMIT 1",
+                (bytes.fromhex(tid),),
+            )
+            body = orjson.loads(row[0][0])
+            head = body.get("h")
+            if not head or all(tag in names for tag in head.values()):
+                continue
+            for entry in body["e"]:
+                if entry[0] == r.META:
+                    with contextlib.suppress(ProvkeepError):
+                        said = self._open().payload(body["p0"] + entry[1]).get("names", {})
+                        names.update(
+                            {tag: said[kind] for kind, tag in head.items() if kind in said}
+                        )
+        return names
+
+    def _source_names(self, traces: list[Trace]) -> Names:
+        payloads = {i.payload for t in traces for i in t.items.values() if i.kind == "document"} - {
+            None
+        }
+        names = self._names_of([t.tid for t in traces])
+        wanted = sorted(p for p in payloads if p is not None)
+        rows: list[tuple[str, int]] = []
+        for at in range(0, len(wanted), 400):
+            some = wanted[at : at + 400]
+            marks = ",".join("?" * len(some))
+            rows += [
+                (r.b64(tag), payload)
+                for tag, payload in self._store.query(
+                    "SELECT DISTINCT s.tag, s.payload FROM payload p JOIN source s"
+                    f" ON s.id = p.source WHERE p.id IN ({marks}) AND s.payload IS NOT NULL",  # marks only
+                    some,
+                )
+            ]
+        return {**names, **self._open_sources(rows)}
+
+    def _open_sources(self, rows: list[tuple[str, int]]) -> Names:
+        if not rows or not self._may_name():
+            return {}
+        names = self._names if self._names is not None else {}
+        for tag, payload in rows:
+            if tag not in names:
+                with contextlib.suppress(ProvkeepError):
+                    names[tag] = self._open().payload(payload)["name"]
+        return {tag: names[tag] for tag, _ in rows if tag in names}
+
+    # -- proof -----------------------------------------------------------------------------------
+
+    def verify(
+        self,
+        *,
+        pin: Pin | Path | str | None = None,
+        public: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> verification.Report:
+        """Check the whole store against trust material from outside it; falsy when wrong.
+
+        Args:
+            pin: a pin or its file; by default the one in the user's configuration.
+            public: the log's public key (one line, "vkey"); by default from there too.
+            progress: called with records done and in all.
+        """
+        if isinstance(pin, str | Path):
+            pin = read_pin(pin)
+        if pin is None:
+            with contextlib.suppress(PinError, OSError):
+                pin = read_pin(pin_path(self._store.store_id))
+        if public is None:
+            with contextlib.suppress(KeyFileError, OSError):
+                public = log_public(self._store.store_id)
+        return verification.verify(self.path, pin=pin, public=public, progress=progress)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
+
+
+def _named(names: Names, tag: bytes | None) -> str | None:
+    if tag is None:
+        return None
+    text = r.b64(tag)
+    return names.get(text, f"({text[:8]})")
+
+
+def _more(steps: Counter[str]) -> tuple[str, ...]:
+    return tuple(f"{name} ×{n}" if n > 1 else name for name, n in sorted(steps.items()))

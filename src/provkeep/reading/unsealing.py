@@ -1,0 +1,173 @@
+"""Payloads opened with the reader's keys, and values put together from them.
+
+Whoever calls has committed the access first; see ``reading.access``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from provkeep.errors import UnsealError
+from provkeep.model import records as r
+from provkeep.model.values import decode
+from provkeep.reading.traces import Item, Trace
+from provkeep.sealing.envelope import unseal
+from provkeep.sealing.keyring import Keyring, unwrap_checked
+from provkeep.store.base import Store
+from provkeep.store.keyfile import KeyFile
+
+
+Other = Callable[[str], "tuple[Trace, int] | None"]
+
+
+class Opener:
+    """Opens payloads of one store."""
+
+    def __init__(self, store: Store, keys: KeyFile | None, ring: Keyring | None) -> None:
+        self._store, self._file, self._ring = store, keys, ring
+        self._bodies: dict[int, dict[str, Any]] = {}
+        self._data_keys: dict[int, bytes] = {}
+
+    def payload(self, number: int) -> Any:
+        """Open one payload.
+
+        Raises:
+            UnknownKeyError: its compartment's key is not held.
+            UnsealError: it was altered or moved, or its key is gone.
+        """
+        found = self._store.payloads([number]).get(number)
+        if found is None or found[1] is None:
+            raise UnsealError(f"payload {number}", "it is not in the store")
+        seq, envelope = found[0], found[1]
+        body = self._body(seq)
+        place = number - body["p0"]
+        digest, key_place = body["p"][place]
+        if r.b64(hashlib.sha256(envelope).digest()) != digest:
+            raise UnsealError(f"payload {number}", "its bytes differ from what the log recorded")
+        compartment_code, key_number, commitment = body["keys"][key_place]
+        compartment = r.COMPARTMENTS[compartment_code]
+        data_key = self._data_key(key_number, compartment, r.unb64(commitment))
+        scope, n = body.get("t") or body["k"], body.get("n", 0)
+        if body["k"] != "trace":
+            scope, n = body["k"], body["at"]
+        context = r.payload_context(self._store.store_id, scope, n, place, compartment)
+        return decode(unseal(envelope, data_key=data_key, context=context))
+
+    def _body(self, seq: int) -> dict[str, Any]:
+        found = self._bodies.get(seq)
+        if found is None:
+            rows = self._store.query("SELECT body FROM record WHERE seq=?", (seq,))
+            if not rows:
+                raise UnsealError(f"record {seq}", "it is not in the store")
+            found = self._bodies[seq] = orjson.loads(rows[0][0])
+            if len(self._bodies) > 256:
+                self._bodies.pop(next(iter(self._bodies)))
+        return found
+
+    def _data_key(self, number: int, compartment: str, commitment: bytes) -> bytes:
+        key = self._data_keys.get(number)
+        if key is None:
+            if self._file is None or self._ring is None:
+                raise UnsealError("payload", "this reader holds no keys of this store")
+            row = self._file.key(number)
+            if row is None:
+                raise UnsealError(
+                    f"data key {number}", "it was erased, or the key file is another one"
+                )
+            wrapped, eid, theirs, sealed, _ = row
+            if theirs != compartment:
+                raise UnsealError(f"data key {number}", "it belongs to another compartment")
+            epoch = self._ring.open_epoch(compartment, eid, sealed)
+            key = self._data_keys[number] = unwrap_checked(epoch, wrapped, commitment)
+            if len(self._data_keys) > 1024:
+                self._data_keys.pop(next(iter(self._data_keys)))
+        return key
+
+    # -- values ------------------------------------------------------------------------------
+
+    def value(self, trace: Trace, number: int, other: Other) -> Any:
+        """The value of an artifact, put together from its parts.
+
+        Args:
+            trace: loaded.
+            number: the artifact.
+            other: called with a link tag, gives (trace, artifact) of an earlier trace or None.
+        """
+        item = trace.items[number]
+        if "of" in item.options:
+            return self.text(trace, item.options["of"], other)
+        if "b" in item.options:
+            base, at = item.options["b"]
+            return self._in_list(trace, base, at, other)
+        if item.payload is None:
+            if "len" in item.options:
+                found = other(item.options["ext"])
+                if found is None:
+                    return {"$missing": "an earlier trace that is not in this store"}
+                values = self.value(found[0], found[1], other)
+                return values[: item.options["len"]] if isinstance(values, list) else values
+            return self._list(trace, item, other)
+        value = self.payload(item.payload)
+        return self._fill(trace, item, value, other)
+
+    def _list(self, trace: Trace, item: Item, other: Other) -> list[Any]:
+        out: list[Any] = []
+        for member in item.members:
+            if isinstance(member, int):
+                out.append(self.value(trace, member, other))
+            else:
+                base, start, stop = member
+                whole = self.value(trace, base, other)
+                out.extend(whole[start:stop] if isinstance(whole, list) else [whole])
+        return out
+
+    def _in_list(self, trace: Trace, base: int, at: int, other: Other) -> Any:
+        values = self.value(trace, base, other)
+        return values[at] if isinstance(values, list) and at < len(values) else values
+
+    def _fill(self, trace: Trace, item: Item, value: Any, other: Other) -> Any:
+        """Put the parts a payload refers to in their places."""
+        if isinstance(value, list):
+            return [self._fill(trace, item, v, other) for v in value]
+        if not isinstance(value, dict):
+            return value
+        if len(value) == 1:
+            (key, inner), *_ = value.items()
+            if key == "$ref":
+                return self.value(trace, item.members[inner], other)
+            if key == "$rope":
+                return "".join(
+                    piece
+                    if isinstance(piece, str)
+                    else self.text(trace, piece[0], other)[piece[1] : piece[2]]
+                    for piece in inner
+                )
+            if key == "$calls":
+                return [self.value(trace, n, other) for n in item.options["calls"]]
+        return {k: self._fill(trace, item, v, other) for k, v in value.items()}
+
+    def text(self, trace: Trace, number: int, other: Other) -> str:
+        """The text of an artifact: of a message its content, of a document its page."""
+        value = self.value(trace, number, other)
+        return text_of(value)
+
+
+def text_of(value: Any) -> str:
+    """The text of a value; of what has none, its JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        for key in ("page_content", "content"):
+            inner = value.get(key)
+            if isinstance(inner, str):
+                return inner
+            if isinstance(inner, list):
+                texts = [b.get("text") if isinstance(b, dict) else b for b in inner]
+                return "".join(t for t in texts if isinstance(t, str))
+        if isinstance(value.get("message"), str) and len(value) <= 3:
+            return str(value["message"])
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()

@@ -1,0 +1,119 @@
+"""What ``provkeep.open`` returns: the reader, with lineages that can be seen and taken away."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from provkeep.display.ledger import ledger_svg
+from provkeep.display.mermaid import to_mermaid
+from provkeep.display.notebook import mimebundle
+from provkeep.display.text import ledger_text
+from provkeep.export import json as export
+from provkeep.export.frames import to_networkx, to_pandas
+from provkeep.export.prov import to_prov_json
+from provkeep.reading import lineage as reading
+from provkeep.reading.reader import Reader
+
+
+class Lineage(reading.Lineage):
+    """A lineage that shows as a picture in Jupyter and exports itself."""
+
+    def to_dict(self, *, payloads: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The node-link document; payloads only when given (``Trail.values`` opens them)."""
+        return export.to_document(self.graph, focus=self.focus, payloads=payloads)
+
+    def to_json(
+        self, path: str | os.PathLike[str], *, payloads: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Write the node-link document; returns the path."""
+        where = Path(path)
+        export.write(where, self.to_dict(payloads=payloads))
+        return where
+
+    def to_svg(self, path: str | os.PathLike[str] | None = None) -> str:
+        """The ledger picture; written to ``path`` when given."""
+        svg = ledger_svg(self.graph, focus=self.focus)
+        if path is not None:
+            Path(path).write_text(svg, encoding="utf-8")
+        return svg
+
+    def to_text(self, width: int = 100) -> str:
+        """The ledger as plain text."""
+        return ledger_text(self.graph, focus=self.focus, width=width)
+
+    def to_mermaid(self) -> str:
+        """A Mermaid flowchart."""
+        return to_mermaid(self.graph)
+
+    def to_prov(self) -> dict[str, Any]:
+        """W3C PROV-JSON."""
+        return to_prov_json(self.graph)
+
+    def to_networkx(self) -> Any:
+        """A networkx MultiDiGraph; needs ``provkeep[networkx]``."""
+        return to_networkx(self.graph)
+
+    def to_pandas(self) -> Any:
+        """Two data frames, nodes and edges; needs ``provkeep[pandas]``."""
+        return to_pandas(self.graph)
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        return mimebundle(self.graph, self.focus)
+
+
+class Trail(Reader):
+    """A store with its questions; see :class:`provkeep.reading.reader.Reader`."""
+
+    lineage_type = Lineage
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        of: Any = None,
+        *,
+        payloads: bool = False,
+        purpose: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Path:
+        """Write the lineage of an artifact, or of a trace's answer, as JSON.
+
+        Args:
+            path: the file.
+            of: as for ``lineage``.
+            payloads: open and include payloads; one access record lists them all.
+            purpose: why, for that record.
+            progress: called with payloads opened and in all.
+        """
+        found = self.lineage(of)
+        values = None
+        if payloads:
+            ids = [n.id for n in found.graph.of("artifact")]
+            values = self.values(ids, purpose=purpose, progress=progress)
+        assert isinstance(found, Lineage)  # noqa: S101  # lineage_type
+        return found.to_json(path, payloads=values)
+
+
+def open(path: str | os.PathLike[str], *, actor: str | None = None) -> Trail:
+    """Open a store to ask questions of it.
+
+    Args:
+        path: the database.
+        actor: who reads; by default the user of the operating system.
+
+    Raises:
+        StoreError: there is no such file, it is not ours, or it is newer than this provkeep.
+    """
+    return Trail(path, actor=actor)
+
+
+def load_export(source: str | os.PathLike[str]) -> Lineage:
+    """Load an export (a path, or its text) into a read-only lineage that answers as the store did.
+
+    Raises:
+        ExportError: it is not a provkeep export, or malformed.
+    """
+    graph, focus, _ = export.load(source if isinstance(source, str) else Path(source))
+    return Lineage(graph, graph, focus)
