@@ -126,9 +126,7 @@ class Lineage:
         part = self.whole.upstream(focus)
         strength = _strengths(part, focus)
         used = {
-            e.cause
-            for e in part.edges
-            if e.type == "used" and part.nodes[e.effect].kind == "model"
+            e.cause for e in part.edges if e.type == "used" and part.nodes[e.effect].kind == "model"
         }
         prompts = _closed(part, used)
         grouped: dict[str, list[Node]] = {}

@@ -17,12 +17,9 @@ from typing import Any, Self
 import orjson
 
 from provkeep.errors import (
-    AccessNotRecordedError,
     AmbiguousIdError,
     KeyFileError,
     PinError,
-    ProvkeepError,
-    SealingError,
     UnknownIdError,
 )
 from provkeep.model import records as r
@@ -30,7 +27,9 @@ from provkeep.model.graph import Graph, Node
 from provkeep.reading import verify as verification
 from provkeep.reading.access import AccessLog
 from provkeep.reading.answers import Access, Difference, Impact, TraceSummary
+from provkeep.reading.catalogue import Catalogue
 from provkeep.reading.lineage import Lineage, Source
+from provkeep.reading.lookup import find_trace, newest_trace, query_in
 from provkeep.reading.paths import Paths
 from provkeep.reading.traces import Names, Trace
 from provkeep.reading.unsealing import Opener, text_of
@@ -44,7 +43,6 @@ _SUMMARY = (
     "SELECT tid, coalesce(name,'?'), coalesce(kind,'?'), coalesce(status,'open'), t0_us, end_us,"
     " runs, errors, actor, session, subject, id FROM trace"
 )
-HEX_ID = 32  # hex digits of a trace id
 
 
 class Reader:
@@ -67,8 +65,7 @@ class Reader:
         self._access = AccessLog(self.path, self._store.store_id)
         self._paths = Paths(self._store)
         self._opener: Opener | None = None
-        self._names: Names | None = None
-        self._named: set[str] = set()
+        self._catalogue = Catalogue(self._store, self._open, self._announce)
 
     def __repr__(self) -> str:
         return f"<Reader of {self.path.name}>"
@@ -122,7 +119,7 @@ class Reader:
 
     def _summaries(self, rows: Iterable[tuple[Any, ...]]) -> list[TraceSummary]:
         found = list(rows)
-        names = self._names_of([bytes(row[0]).hex() for row in found])
+        names = self._catalogue.of_traces([bytes(row[0]).hex() for row in found])
         return [
             TraceSummary(
                 id=bytes(row[0]).hex(),
@@ -149,47 +146,19 @@ class Reader:
     def _trace_id(self, wanted: str | Node | TraceSummary | None) -> str:
         """The trace that an id, a prefix, a run's UUID or a node names."""
         if wanted is None:
-            rows = self._store.query("SELECT tid FROM trace ORDER BY t0_us DESC LIMIT 1")
-            if not rows:
-                raise UnknownIdError("trace", "newest")
-            return bytes(rows[0][0]).hex()
+            return newest_trace(self._store)
         if isinstance(wanted, TraceSummary):
             return wanted.id
         if isinstance(wanted, Node):
             return wanted.trace or ""
-        text = wanted.partition(".")[0].replace("-", "").lower()
-        if not text or len(text) > HEX_ID or any(c not in "0123456789abcdef" for c in text):
-            raise UnknownIdError("trace", wanted)
-        low = bytes.fromhex(text.ljust(HEX_ID, "0"))
-        high = bytes.fromhex(text.ljust(HEX_ID, "f"))
-        rows = self._store.query(
-            "SELECT tid FROM trace WHERE tid BETWEEN ? AND ? LIMIT 6", (low, high)
-        )
-        if len(rows) > 1:
-            raise AmbiguousIdError(wanted, [bytes(row[0]).hex()[:16] for row in rows])
-        if rows:
-            return bytes(rows[0][0]).hex()
-        return self._trace_of_run(wanted, text)
-
-    def _trace_of_run(self, wanted: str, text: str) -> str:
-        """The trace that a run's own UUID stands in: a scan, since runs are not indexed."""
-        if len(text) == HEX_ID:
-            needle = r.b64(bytes.fromhex(text)).encode()
-            rows = self._store.query(
-                "SELECT t.tid FROM record r JOIN trec x ON x.seq = r.seq"
-                " JOIN trace t ON t.id = x.trace WHERE instr(r.body, ?) LIMIT 1",
-                (needle,),
-            )
-            if rows:
-                return bytes(rows[0][0]).hex()
-        raise UnknownIdError("trace or run", wanted)
+        return find_trace(self._store, wanted)
 
     # -- the graph -------------------------------------------------------------------------------
 
     def graph(self, trace: str | Node | TraceSummary | None = None) -> Graph:
         """The graph of one trace."""
         loaded = self._paths.trace(self._trace_id(trace))
-        return self._paths.graph([loaded], self._source_names([loaded]))
+        return self._paths.graph([loaded], self._names([loaded]))
 
     def run(self, trace: str | TraceSummary | None = None) -> Lineage:
         """A whole trace, as a picture in Jupyter; the newest when none is named."""
@@ -236,7 +205,7 @@ class Reader:
         focus = self._focus(of)
         tid = focus.partition(".")[0]
         traces = self._paths.gather(tid)
-        whole = self._paths.graph(traces, self._source_names(traces))
+        whole = self._paths.graph(traces, self._names(traces))
         if focus not in whole.nodes:
             raise UnknownIdError("artifact or run", focus)
         part = whole.upstream(focus, basis=basis, depth=depth)
@@ -246,7 +215,7 @@ class Reader:
         """What an artifact or run led to, in its trace and in later ones."""
         focus = self._focus(of)
         traces = self._paths.gather(focus.partition(".")[0], upstream=False, downstream=True)
-        whole = self._paths.graph(traces, self._source_names(traces))
+        whole = self._paths.graph(traces, self._names(traces))
         if focus not in whole.nodes:
             raise UnknownIdError("artifact or run", focus)
         return self.lineage_type(whole.downstream(focus), whole, focus)
@@ -291,8 +260,7 @@ class Reader:
 
     def source_names(self) -> dict[str, str]:
         """All sources: name by tag."""
-        rows = self._store.query("SELECT tag, payload FROM source WHERE payload IS NOT NULL")
-        return self._open_sources([(r.b64(tag), payload) for tag, payload in rows])
+        return self._catalogue.all_sources()
 
     def impact(self, source: str) -> Impact:
         """Every output that a source reached, and every later trace that built on one."""
@@ -324,30 +292,22 @@ class Reader:
         seen: dict[str, None] = {}
         waiting = begin
         while waiting:
-            found: list[str] = []
-            for at in range(0, len(waiting), 400):
-                some = [bytes.fromhex(t) for t in waiting[at : at + 400]]
-                marks = ",".join("?" * len(some))
-                rows = self._store.query(
-                    "SELECT DISTINCT u.tid FROM trace t JOIN link g ON g.trace = t.id AND g.role = 0"
-                    " JOIN link k ON k.tag = g.tag AND k.role = 1 AND k.trace > t.id"
-                    f" JOIN trace u ON u.id = k.trace WHERE t.tid IN ({marks})",  # marks only
-                    some,
-                )
-                found.extend(bytes(row[0]).hex() for row in rows)
+            rows = query_in(
+                self._store,
+                "SELECT DISTINCT u.tid FROM trace t JOIN link g ON g.trace = t.id AND g.role = 0"
+                " JOIN link k ON k.tag = g.tag AND k.role = 1 AND k.trace > t.id"
+                " JOIN trace u ON u.id = k.trace WHERE t.tid IN ({marks})",
+                [bytes.fromhex(t) for t in waiting],
+            )
+            found = [bytes(row[0]).hex() for row in rows]
             waiting = [t for t in dict.fromkeys(found) if t not in seen]
             seen.update(dict.fromkeys(waiting))
         return list(seen)
 
     def _by_id(self, tids: list[str]) -> list[TraceSummary]:
-        out: list[TraceSummary] = []
-        for at in range(0, len(tids), 400):
-            some = [bytes.fromhex(t) for t in tids[at : at + 400]]
-            marks = ",".join("?" * len(some))
-            out += self._summaries(
-                self._store.query(f"{_SUMMARY} WHERE tid IN ({marks}) ORDER BY t0_us", some)
-            )
-        return out
+        wanted = [bytes.fromhex(t) for t in tids]
+        rows = query_in(self._store, _SUMMARY + " WHERE tid IN ({marks}) ORDER BY t0_us", wanted)
+        return self._summaries(rows)
 
     def accesses(
         self,
@@ -380,18 +340,14 @@ class Reader:
             values.append(self._access.tag("actor", actor))
         condition = " WHERE " + " AND ".join(where) if where else ""
         rows = self._store.query(
-            f"SELECT a.seq, r.body, {reach} FROM access a JOIN record r ON r.seq = a.seq"  # noqa: S608  # fixed words
+            f"SELECT a.seq, r.body, {reach} FROM access a JOIN record r ON r.seq = a.seq"  # noqa: S608  # our own words
             f"{joins}{condition} ORDER BY a.seq DESC LIMIT ?",
             (*values, limit),
         )
-        self._may_name()
         return [self._access_of(seq, orjson.loads(body), reached) for seq, body, reached in rows]
 
     def _access_of(self, seq: int, body: dict[str, Any], reach: int | None) -> Access:
-        said: dict[str, Any] = {}
-        if self._names is not None and "p0" in body:
-            with contextlib.suppress(ProvkeepError):
-                said = self._open().payload(body["p0"])
+        said = self._catalogue.said(body["p0"]) if "p0" in body else {}
         return Access(
             record=seq,
             at_us=body["at"],
@@ -526,85 +482,19 @@ class Reader:
             self._opener = Opener(self._store, keys, ring)
         return self._opener
 
-    # -- names -----------------------------------------------------------------------------------
+    def _announce(self) -> None:
+        self._access.commit(
+            actor=self.actor,
+            purpose="names of sources, actors and sessions",
+            what="names",
+            trace=None,
+            artifacts=[],
+            sources={},
+        )
 
-    def _may_name(self) -> bool:
-        """May names be shown? Commits one access record for this trail, on first use."""
-        if self._names is None:
-            try:
-                opener = self._open()
-                if not self._store.query("SELECT 1 FROM trace LIMIT 1"):
-                    return False
-                self._access.commit(
-                    actor=self.actor,
-                    purpose="names of sources, actors and sessions",
-                    what="names",
-                    trace=None,
-                    artifacts=[],
-                    sources={},
-                )
-            except (AccessNotRecordedError, SealingError, ProvkeepError):
-                return False
-            del opener
-            self._names = {}
-        return True
-
-    def _names_of(self, tids: list[str]) -> Names:
-        """Names of actors, sessions and subjects of some traces."""
-        if not tids or not self._may_name():
-            return {}
-        names = self._names if self._names is not None else {}
-        for tid in tids:
-            if tid in self._named:
-                continue
-            self._named.add(tid)
-            row = self._store.query(
-                "SELECT r.body FROM trace t JOIN trec x ON x.trace = t.id JOIN record r"
-                " ON r.seq = x.seq WHERE t.tid=? ORDER BY r.seq LIMIT 1",
-                (bytes.fromhex(tid),),
-            )
-            body = orjson.loads(row[0][0])
-            head = body.get("h")
-            if not head or all(tag in names for tag in head.values()):
-                continue
-            for entry in body["e"]:
-                if entry[0] == r.META:
-                    with contextlib.suppress(ProvkeepError):
-                        said = self._open().payload(body["p0"] + entry[1]).get("names", {})
-                        names.update(
-                            {tag: said[kind] for kind, tag in head.items() if kind in said}
-                        )
-        return names
-
-    def _source_names(self, traces: list[Trace]) -> Names:
-        payloads = {i.payload for t in traces for i in t.items.values() if i.kind == "document"} - {
-            None
-        }
-        names = self._names_of([t.tid for t in traces])
-        wanted = sorted(p for p in payloads if p is not None)
-        rows: list[tuple[str, int]] = []
-        for at in range(0, len(wanted), 400):
-            some = wanted[at : at + 400]
-            marks = ",".join("?" * len(some))
-            rows += [
-                (r.b64(tag), payload)
-                for tag, payload in self._store.query(
-                    "SELECT DISTINCT s.tag, s.payload FROM payload p JOIN source s"
-                    f" ON s.id = p.source WHERE p.id IN ({marks}) AND s.payload IS NOT NULL",  # marks only
-                    some,
-                )
-            ]
-        return {**names, **self._open_sources(rows)}
-
-    def _open_sources(self, rows: list[tuple[str, int]]) -> Names:
-        if not rows or not self._may_name():
-            return {}
-        names = self._names if self._names is not None else {}
-        for tag, payload in rows:
-            if tag not in names:
-                with contextlib.suppress(ProvkeepError):
-                    names[tag] = self._open().payload(payload)["name"]
-        return {tag: names[tag] for tag, _ in rows if tag in names}
+    def _names(self, traces: list[Trace]) -> Names:
+        named = self._catalogue.of_traces([t.tid for t in traces])
+        return {**named, **self._catalogue.of_sources(traces)}
 
     # -- proof -----------------------------------------------------------------------------------
 

@@ -20,7 +20,6 @@ from provkeep.sealing.keyring import Keyring, unwrap_checked
 from provkeep.store.base import Store
 from provkeep.store.keyfile import KeyFile
 
-
 Other = Callable[[str], "tuple[Trace, int] | None"]
 
 

@@ -1,0 +1,112 @@
+"""Names: what the tags of sources, actors, sessions and subjects stand for.
+
+They are sealed under the meta compartment. Opening them is a reading, so the first use of a trail
+commits one access record that says so; where that cannot be, tags are shown instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+
+import orjson
+
+from provkeep.errors import ProvkeepError
+from provkeep.model import records as r
+from provkeep.reading.lookup import query_in
+from provkeep.reading.traces import Names, Trace
+from provkeep.reading.unsealing import Opener
+from provkeep.store.base import Store
+
+
+class Catalogue:
+    """Names of one store, opened as they are asked for."""
+
+    def __init__(
+        self, store: Store, opener: Callable[[], Opener], announce: Callable[[], None]
+    ) -> None:
+        self._store, self._opener, self._announce = store, opener, announce
+        self._allowed: bool | None = None
+        self._names: Names = {}
+        self._read: set[str] = set()  # traces whose names have been read
+
+    def allowed(self) -> bool:
+        """May names be shown? Commits the access record on first use."""
+        if self._allowed is None:
+            if not self._store.query("SELECT 1 FROM record WHERE seq > 0 LIMIT 1"):
+                return False  # nothing to name yet, so nothing is opened
+            try:
+                self._opener()
+                self._announce()
+                self._allowed = True
+            except (ProvkeepError, OSError):
+                self._allowed = False
+        return self._allowed
+
+    def said(self, payload: int) -> dict[str, str | None]:
+        """A small sealed block, or nothing where it may not be opened."""
+        if self.allowed():
+            with contextlib.suppress(ProvkeepError):
+                found = self._opener().payload(payload)
+                if isinstance(found, dict):
+                    return found
+        return {}
+
+    def of_traces(self, tids: Iterable[str]) -> Names:
+        """Names of actors, sessions and subjects of some traces, by tag."""
+        wanted = [tid for tid in tids if tid not in self._read]
+        if not wanted or not self.allowed():
+            return self._names
+        self._read.update(wanted)
+        rows = query_in(
+            self._store,
+            "SELECT r.body FROM trace t JOIN record r ON r.seq ="
+            " (SELECT min(seq) FROM trec WHERE trace = t.id) WHERE t.tid IN ({marks})",
+            [bytes.fromhex(tid) for tid in wanted],
+        )
+        for (raw,) in rows:
+            body = orjson.loads(raw)
+            head = body.get("h")
+            if not head or all(tag in self._names for tag in head.values()):
+                continue
+            for entry in body["e"]:
+                if entry[0] == r.META:
+                    names = self.said(body["p0"] + entry[1]).get("names")
+                    if isinstance(names, dict):
+                        known = {tag: names[kind] for kind, tag in head.items() if kind in names}
+                        self._names.update(known)
+        return self._names
+
+    def of_sources(self, traces: Iterable[Trace]) -> Names:
+        """Names of the sources of the documents of some traces, by tag."""
+        payloads = {
+            item.payload
+            for trace in traces
+            for item in trace.items.values()
+            if item.kind == "document" and item.payload is not None
+        }
+        rows = query_in(
+            self._store,
+            "SELECT DISTINCT s.tag, s.payload FROM payload p JOIN source s ON s.id = p.source"
+            " WHERE p.id IN ({marks}) AND s.payload IS NOT NULL",
+            sorted(payloads),
+        )
+        return self._open(rows)
+
+    def all_sources(self) -> Names:
+        """Names of all sources, by tag."""
+        return self._open(
+            self._store.query("SELECT tag, payload FROM source WHERE payload IS NOT NULL")
+        )
+
+    def _open(self, rows: Iterable[tuple[bytes, int]]) -> Names:
+        out: Names = {}
+        for raw, payload in rows:
+            tag = r.b64(raw)
+            if tag not in self._names:
+                name = self.said(payload).get("name")
+                if not isinstance(name, str):
+                    continue
+                self._names[tag] = name
+            out[tag] = self._names[tag]
+        return out
