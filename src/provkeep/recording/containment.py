@@ -13,6 +13,7 @@ examined, unless they match verbatim.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -49,6 +50,11 @@ WHOLE_ANSWER_CHARS: Final = 8
 _MAX_SHORT_HITS: Final = 100_000  # places looked at for one short string
 _NEARLY_ALL_PERMILLE: Final = 950  # below it, numbered lines are tried without their numbers
 _PROBE_CHARS: Final = 32
+_TOO_SHORT: Final = 6  # a text this many times shorter than a source holds no fifth of it
+_FEW_WORDS: Final = 40  # a source of no more is looked up run by run before an index is made
+_PROBES: Final = 16  # words of a source looked for before any text is cut into words
+_PROBE_WORD: Final = re.compile("[A-Za-z0-9]{4,}")  # what no escape changes
+_LOOKED_AT: Final = 20_000  # characters of a source that probes are taken from
 
 # A gap between runs is compared word by word when it is this short, in this many words of target.
 _GAP_WORDS: Final = 32
@@ -144,7 +150,11 @@ class Target:
             return None
         if spans := _verbatim(self.text, source, bare):
             return Containment(coverage_permille=1000, verbatim=True, spans=spans)
+        if not self._worth_reading(bare):
+            return None
         words = _words_of(source)
+        if len(words) <= _FEW_WORDS and not self._shares_run(words):
+            return None
         coverage, spans = _match(self._index, words)
         if coverage < _NEARLY_ALL_PERMILLE and self._unnumbered is not None:
             other = _match(self._unnumbered, words)
@@ -157,6 +167,18 @@ class Target:
             for span in spans
         )
         return Containment(coverage_permille=coverage, verbatim=verbatim, spans=spans)
+
+    def _worth_reading(self, bare: str) -> bool:
+        """Could a good part of ``bare`` be in this text? A cheap look before words are read."""
+        if len(self.text) < MIN_RUN_CHARS and len(self.text) * _TOO_SHORT < len(bare):
+            return False
+        words = _PROBE_WORD.findall(bare, 0, _LOOKED_AT)
+        if len(words) < _PROBES // 4:
+            return all(word.casefold() in self._folded for word in words)
+        probes = words[:: max(1, len(words) // _PROBES)]
+        found = sum(word.casefold() in self._folded for word in probes)
+        short = len(bare) < MIN_RUN_CHARS
+        return found * (2 if short else 8) >= len(probes)
 
     def quotations(self, source: str) -> tuple[Span, ...]:
         """Return the spans of this text whose words stand in ``source``, sorted by their start."""
@@ -174,9 +196,24 @@ class Target:
             if span.target_end - span.target_start >= QUOTATION_CHARS
         )
 
+    def _shares_run(self, source: Tokens) -> bool:
+        """Does a run of a short source's words stand here? Sooner said than an index is made."""
+        if self._unnumbered is not None:
+            return True
+        least = _least(len(source))
+        return any(self._words.holds(source, at, least) for at in range(len(source) - least + 1))
+
+    @cached_property
+    def _words(self) -> Tokens:
+        return Tokens(self.text)
+
+    @cached_property
+    def _folded(self) -> str:
+        return self.text.casefold()
+
     @cached_property
     def _index(self) -> Index:
-        return Index(Tokens(self.text))
+        return Index(self._words)
 
     @cached_property
     def _unnumbered(self) -> Index | None:
@@ -215,13 +252,18 @@ def _verbatim(target: str, source: str, bare: str) -> tuple[Span, ...]:
     return tuple(spans)
 
 
+def _least(count: int) -> int:
+    """How many words in a row a source of ``count`` words must share."""
+    return min(count, max(SHINGLE_WORDS, min(RUN_WORDS, (count + 1) // 2)))
+
+
 def _match(index: Index, source: Tokens) -> tuple[int, tuple[Span, ...]]:
     """Coverage in permille and spans of ``source`` by its words; ``(0, ())`` when too little."""
     count = len(source)
     if count < SHINGLE_WORDS:
         runs = [Run(count, 0, at) for at in index.words.find(source)]
     else:
-        least = max(SHINGLE_WORDS, min(RUN_WORDS, (count + 1) // 2))
+        least = _least(count)
         runs = _apart(index.runs(source, least), len(index.words), least, source_words=count)
         if runs:
             runs += _between(runs, index.words, source)

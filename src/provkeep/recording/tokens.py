@@ -15,7 +15,7 @@ import threading
 import unicodedata
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
 from typing import Final, NamedTuple
@@ -192,10 +192,35 @@ class Tokens:
         shifted = [islice(self.words, n, None) for n in range(SHINGLE_WORDS)]
         return array("q", map(hash, zip(*shifted, strict=False)))
 
+    @cached_property
+    def places(self) -> dict[int, list[int]]:
+        """Where each shingle begins; of one that repeats, the first ``MAX_PLACES`` words."""
+        places: dict[int, list[int]] = {}
+        for at, shingle in enumerate(self.shingles):
+            held = places.get(shingle)
+            if held is None:
+                places[shingle] = [at]
+            elif len(held) < MAX_PLACES:
+                held.append(at)
+        return places
+
+    def holds(self, other: Tokens, start: int, count: int) -> bool:
+        """Do ``count`` words of ``other`` from ``start`` on stand here in a row?"""
+        size = self.words.itemsize
+        wanted = other.words[start : start + count].tobytes()
+        at = self._raw.find(wanted)
+        while at >= 0 and at % size:
+            at = self._raw.find(wanted, at + 1)
+        return at >= 0
+
+    @cached_property
+    def _raw(self) -> bytes:
+        return self.words.tobytes()
+
     def find(self, needle: Tokens, most: int = MAX_PLACES) -> list[int]:
         """Return the word positions, ``most`` at most, where all words of ``needle`` stand."""
         size = self.words.itemsize
-        haystack, wanted = self.words.tobytes(), needle.words.tobytes()
+        haystack, wanted = self._raw, needle.words.tobytes()
         found: list[int] = []
         at = haystack.find(wanted) if wanted else -1
         while at >= 0 and len(found) < most:
@@ -220,13 +245,7 @@ class Index:
     def __init__(self, words: Tokens) -> None:
         """Index ``words``; of a shingle that repeats, the first ``MAX_PLACES`` places are kept."""
         self.words = words
-        self._places: dict[int, list[int]] = {}
-        for at, shingle in enumerate(words.shingles):
-            held = self._places.get(shingle)
-            if held is None:
-                self._places[shingle] = [at]
-            elif len(held) < MAX_PLACES:
-                held.append(at)
+        self._places = words.places
 
     def runs(self, source: Tokens, least: int) -> list[Run]:
         """Return the shared runs of ``least`` words or more, longest first.
@@ -237,10 +256,14 @@ class Index:
         if self._places.keys().isdisjoint(source.shingles):
             return []
         ours, theirs = source.words, self.words.words
+        at_shingles: Iterable[tuple[int, int]] = enumerate(source.shingles)
+        if len(self._places) * 4 < len(source.shingles):  # a short text: look it up in the source
+            where = source.places
+            at_shingles = sorted((at, s) for s in self._places for at in where.get(s, ()))
         ends: dict[int, int] = {}  # by diagonal (source minus target): where its last run ended
         found: list[Run] = []
         candidates = compared = 0
-        for at, shingle in enumerate(source.shingles):
+        for at, shingle in at_shingles:
             for place in self._places.get(shingle, ()):
                 candidates += 1
                 if ends.get(at - place, 0) > at:
