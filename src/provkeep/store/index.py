@@ -27,7 +27,7 @@ def apply(conn: sqlite3.Connection, seq: int, body: dict[str, Any]) -> None:
 
 
 def _trace(conn: sqlite3.Connection, seq: int, body: dict[str, Any]) -> None:
-    tid, p0, t0_ns = bytes.fromhex(body["t"]), body["p0"], int(body["t0"])
+    tid, p0, t0_ns = bytes.fromhex(body["t"]), body.get("p0", 0), int(body["t0"])
     runs = errors = 0
     name = kind = status = end_us = None
     found: int | None
