@@ -15,7 +15,7 @@ import threading
 import unicodedata
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import islice
 from typing import Final, NamedTuple
@@ -256,15 +256,13 @@ class Index:
         if self._places.keys().isdisjoint(source.shingles):
             return []
         ours, theirs = source.words, self.words.words
-        at_shingles: Iterable[tuple[int, int]] = enumerate(source.shingles)
-        if len(self._places) * 4 < len(source.shingles):  # a short text: look it up in the source
-            where = source.places
-            at_shingles = sorted((at, s) for s in self._places for at in where.get(s, ()))
+        places = self._places
+        shared = [(at, shingle) for at, shingle in enumerate(source.shingles) if shingle in places]
         ends: dict[int, int] = {}  # by diagonal (source minus target): where its last run ended
         found: list[Run] = []
         candidates = compared = 0
-        for at, shingle in at_shingles:
-            for place in self._places.get(shingle, ()):
+        for at, shingle in shared:
+            for place in places[shingle]:
                 candidates += 1
                 if ends.get(at - place, 0) > at:
                     continue
