@@ -1,15 +1,22 @@
-"""Opening a store to record into it, and making a new one with its keys."""
+"""Opening a store to record into it, making a new one with its keys, and keeping its pin.
+
+The pin is what the log is compared with, so it moves one way: forward, along a log that still
+begins with what it remembers. Where the two disagree it stays as it is, and that is told.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from provkeep.errors import KeyFileError, PinError, StoreError
-from provkeep.model.records import FORMAT, Pending
+from provkeep.model.records import FORMAT, Pending, b64
 from provkeep.sealing.home import (
     RecorderConfig,
     create_store_home,
@@ -18,11 +25,15 @@ from provkeep.sealing.home import (
     load_recorder_config,
     pin_path,
 )
+from provkeep.store.base import Transaction
+from provkeep.store.connection import PATIENT_MS
 from provkeep.store.keyfile import KeyFile, keys_path
 from provkeep.store.sqlite import SqliteStore
 from provkeep.tlog.checkpoint import LogKey
-from provkeep.tlog.log import Log
+from provkeep.tlog.log import Log, root_at
 from provkeep.tlog.pin import Pin, read_pin, write_pin
+
+log = logging.getLogger("provkeep")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,6 +48,7 @@ class Opened:
     pin: Path
     created: bool
     pin_problem: str | None = None
+    trusted: Pin | None = None  # a pin that was found to agree, so that it is not computed again
 
     def close(self) -> None:
         """Release both files."""
@@ -44,55 +56,64 @@ class Opened:
         self.keys.close()
 
 
-def open_for_recording(path: str | os.PathLike[str]) -> Opened:
+def open_for_recording(path: str | os.PathLike[str], *, busy_ms: int = PATIENT_MS) -> Opened:
     """Open the store at ``path``, making it and its keys if there is none.
+
+    Args:
+        path: the database.
+        busy_ms: how long a write waits for another process's lock, in milliseconds.
 
     Raises:
         StoreError: the file is not ours, newer, read-only or locked.
         KeyFileError: the keys of this store are missing, unreadable or open to others.
     """
     where = Path(path).absolute()
-    remembered = find_by_path(where)
-    if remembered is not None and not where.exists() and _pinned_size(remembered):
-        # A store that had records is gone: starting a new one in its place is a decision.
-        _forget(remembered)
-    store = SqliteStore(where)
-    created = False
+    lost = None if where.exists() else _lost(where)
+    # Making a store waits as long as it takes: several processes may begin at once.
+    store = SqliteStore(where, busy_ms=PATIENT_MS)
+    keys: KeyFile | None = None
     try:
-        if not store.store_id:
-            proposed = secrets.token_bytes(16)
-            key = LogKey.generate(default_origin(proposed))
-            vkey = key.public.vkey()
-            create_store_home(
-                proposed, key.public.origin, where, log_seed=key.seed(), log_vkey=vkey
-            )
-            claimed = store.claim(proposed)
-            created = claimed == proposed
-            if not created:
-                _remove_home(proposed)
+        created = not store.store_id and _claim(store, where)
         config = load_recorder_config(store.store_id)
-        log_key = LogKey.from_seed(config.origin, config.log_seed)
+        keys = KeyFile(keys_path(where), busy_ms=PATIENT_MS)
         opened = Opened(
             store=store,
-            keys=KeyFile(keys_path(where)),
+            keys=keys,
             log=Log(store),
-            log_key=log_key,
+            log_key=LogKey.from_seed(config.origin, config.log_seed),
             config=config,
             pin=pin_path(store.store_id),
             created=created,
         )
         if not opened.pin.exists():
-            _begin(opened)
+            _begin(opened, lost)
         opened.pin_problem = _check_pin(opened)
+        store.wait_for_locks(busy_ms)
+        keys.wait_for_locks(busy_ms)
         return opened
     except BaseException:
         store.close()
+        if keys is not None:
+            keys.close()
         raise
 
 
-def _begin(opened: Opened) -> None:
+def _claim(store: SqliteStore, where: Path) -> bool:
+    """Make keys and give the file its identity, unless another process is first."""
+    proposed = secrets.token_bytes(16)
+    key = LogKey.generate(default_origin(proposed))
+    create_store_home(
+        proposed, key.public.origin, where, log_seed=key.seed(), log_vkey=key.public.vkey()
+    )
+    if store.claim(proposed) == proposed:
+        return True
+    _remove_home(proposed)
+    return False
+
+
+def _begin(opened: Opened, lost: Pin | None) -> None:
     """Record 0 says what this log is; then the first checkpoint and the pin."""
-    body = {
+    body: dict[str, Any] = {
         "k": "init",
         "v": FORMAT,
         "store": opened.store.store_id.hex(),
@@ -101,51 +122,96 @@ def _begin(opened: Opened) -> None:
         "recipients": opened.config.recipients.to_json(),
         "at": time.time_ns() // 1000,
     }
+    if lost is not None:  # a log that began where another one was says so for good
+        body["after"] = {"origin": lost.origin, "size": lost.size, "root": b64(lost.root)}
     opened.log.append([Pending(body, [])], durable=True, only_first=True)
-    if not opened.pin.exists():
-        write_pin(opened.pin, opened.log.checkpoint(opened.log_key))
+    _move_pin(opened, opened.log.checkpoint(opened.log_key))
 
 
 def _check_pin(opened: Opened) -> str | None:
-    """Does the log still begin with what is pinned? A pin that disagrees is never overwritten."""
+    with opened.store.transaction() as tx:
+        try:
+            return _disagreement(opened, tx, read_pin(opened.pin))
+        except PinError as error:
+            return str(error)
+
+
+def _disagreement(opened: Opened, tx: Transaction, pin: Pin) -> str | None:
+    """What keeps this log from being a continuation of what is pinned, or None."""
+    if pin == opened.trusted:
+        return None  # the log itself notices when what it has seen is exchanged
+    if pin.vkey != opened.log_key.public.vkey():
+        return "the pin remembers another log key than the recorder has; run `provkeep verify`"
     try:
-        pin = read_pin(opened.pin)
-        if opened.log.root_at(pin.size) != pin.root:
+        if root_at(tx, pin.size) != pin.root:
             return "the log does not begin with what the pin remembers; run `provkeep verify`"
-    except FileNotFoundError:
-        return None
     except PinError as error:
-        return None if not opened.pin.exists() else str(error)
+        return f"{error.problem}: it is an older copy, or was cut; run `provkeep verify`"
+    opened.trusted = pin
     return None
 
 
-def advance_pin(opened: Opened, pin: Pin) -> None:
-    """Move the pin forward, never back, and never over a log that disagrees with it."""
-    if opened.pin_problem is not None:
-        return
+def advance_pin(opened: Opened, head: Pin) -> str | None:
+    """Move the pin forward, never back, and never over a log that disagrees with it.
+
+    Returns:
+        what is wrong with pin or log, for whoever flushes; None when they agree.
+
+    Raises:
+        StoreError: the store is locked.
+        OSError: the pin cannot be written.
+    """
+    opened.pin_problem = _move_pin(opened, head)
+    return opened.pin_problem
+
+
+def _move_pin(opened: Opened, head: Pin) -> str | None:
+    # The store's write lock makes one process at a time read and replace the pin.
+    with opened.store.transaction() as tx:
+        try:
+            pin = read_pin(opened.pin)
+        except PinError as error:
+            if opened.pin.exists():
+                return str(error)
+            if head.size > 1 and opened.trusted is None:
+                log.warning(
+                    "provkeep: %s had no pin; its %d records are pinned as they are now, and"
+                    " nothing says what they were before",
+                    opened.store.path,
+                    head.size,
+                )
+        else:
+            problem = _disagreement(opened, tx, pin)
+            if problem is not None or pin.size >= head.size:
+                return problem
+        write_pin(opened.pin, head)
+        opened.trusted = head
+    return None
+
+
+def _lost(where: Path) -> Pin | None:
+    """The pin of a store that was here and is gone; its keys stay in their folder, set aside."""
+    remembered = find_by_path(where)
+    if remembered is None:
+        return None
     try:
-        if read_pin(opened.pin).size >= pin.size:
-            return
-    except (PinError, OSError):
-        if opened.pin.exists():
-            return
-    write_pin(opened.pin, pin)
-
-
-def _pinned_size(store_id: bytes) -> int:
+        pin = read_pin(pin_path(remembered))
+    except PinError:
+        return None
+    location = pin_path(remembered).with_name("location.json")
     try:
-        return read_pin(pin_path(store_id)).size
-    except (PinError, OSError):
-        return 0
-
-
-def _forget(store_id: bytes) -> None:
-    """The database is gone; its keys stay in their folder, under another location."""
-    location = pin_path(store_id).with_name("location.json")
-    try:
-        location.rename(location.with_name("location.json.gone"))
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            location.rename(location.with_name("location.json.gone"))
     except OSError as error:
         raise KeyFileError(str(location), "cannot be moved", "make its folder writable") from error
+    log.warning(
+        "provkeep: %s is gone, with the %d records that its pin remembers; a new log begins there."
+        " The old keys and pin are kept in %s",
+        where,
+        pin.size,
+        location.parent,
+    )
+    return pin
 
 
 def _remove_home(store_id: bytes) -> None:

@@ -1,8 +1,7 @@
-"""Values split into artifacts, each recognised when it passes by again.
+"""Runs and artifacts while their trace is open, and what makes two values the same.
 
 An artifact is an occurrence: what one run made, or what entered from outside. The same text made
-by two runs is two artifacts. A value on its way into a run is recognised as the nearest visible
-artifact with the same content; on its way out, as one the run was given or its children made.
+by two runs is two artifacts.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from provkeep.model.events import RunId
 from provkeep.model.values import Part, Typed, encode_json
 
 INLINE_CHARS: Final = 16  # shorter strings inside containers stay in the container's skeleton
-SHARE_RUN: Final = 3  # list members in a row that are worth a reference to an earlier list
 MAKERS: Final = frozenset({"model", "tool", "retriever", "embedding"})  # what they return is new
 
 Key = Any
@@ -32,6 +30,7 @@ class Run:
         "kind",
         "name",
         "number",
+        "options",
         "outs",
         "parent",
         "rid",
@@ -49,8 +48,9 @@ class Run:
         self.slot: str | None = None
         self.slots: dict[str, Run] | None = None
         self.ended = False
+        self.options: dict[str, Any] = {}  # of its entry
         self.attrs: dict[str, Any] = {}
-        self.closure: set[int] | None = None
+        self.closure: set[Artifact] | None = None
 
     def inside(self, other: Run) -> bool:
         """Is this run ``other``, or below it?"""
@@ -59,8 +59,8 @@ class Run:
             here = here.parent
         return here is other
 
-    def given(self) -> set[int]:
-        """Numbers of everything this run was given, members of containers included."""
+    def given(self) -> set[Artifact]:
+        """Everything this run was given, members of containers included."""
         if self.closure is None:
             self.closure = set()
             for artifact in self.used:
@@ -81,9 +81,11 @@ class Artifact:
         "members",
         "more",
         "number",
+        "origin",
         "payload",
-        "taken",
+        "place",
         "text",
+        "value",
     )
 
     def __init__(
@@ -93,30 +95,46 @@ class Artifact:
         self.members: list[Artifact] = []
         self.keys: tuple[Key, ...] = ()  # of a list: the content keys of its items
         self.causes: list[Artifact] = []
-        self.exact = False
+        self.exact = False  # its edges explain it in full
         self.payload: int | None = None  # global number, for documents
-        self.taken = False  # stands for something an earlier trace gave
+        self.origin: Artifact | None = None  # the list of an earlier trace that it stands in
+        self.place = 0  # its place there
+        self.value: Any = None  # the snapshot it was made from
         self.more: dict[str, Any] = {}  # options of its entry
 
-    def collect(self, into: set[int]) -> None:
-        """Add this artifact's number and those of its members."""
+    @property
+    def taken(self) -> bool:
+        """Does it stand for something that an earlier trace gave?"""
+        return self.origin is not None
+
+    def collect(self, into: set[Artifact]) -> None:
+        """Add this artifact and its members."""
         stack = [self]
         while stack:
             here = stack.pop()
-            if here.number not in into:
-                into.add(here.number)
+            if here not in into:
+                into.add(here)
                 stack.extend(here.members)
 
     def leaves(self) -> Iterator[Artifact]:
-        """This artifact, or the parts it is made of."""
+        """This artifact and the parts it is made of."""
         stack, seen = [self], set()
         while stack:
             here = stack.pop()
-            if here.number in seen:
+            if here in seen:
                 continue
-            seen.add(here.number)
+            seen.add(here)
             yield here
             stack.extend(here.members)
+
+    def texts(self) -> Iterator[str]:
+        """What can be recognised of it: its text, or the words a tool was called with."""
+        if self.text is not None:
+            yield self.text
+        elif self.kind == "tool_call":
+            args = self.value.fields.get("args") if type(self.value) is Part else None
+            if type(args) is dict:
+                yield from (v for v in args.values() if type(v) is str and v)
 
 
 def common_depth(a: Run | None, b: Run | None) -> int:
@@ -127,6 +145,43 @@ def common_depth(a: Run | None, b: Run | None) -> int:
         else:
             b = b.parent
     return a.depth if a is not None and a is b else -1
+
+
+def visible(artifact: Artifact, scope: Run | None) -> bool:
+    """Can the code of ``scope`` have it: from outside, from its own input or from its children?"""
+    made_by = artifact.made_by
+    if scope is None:
+        return made_by is None
+    return made_by is None or made_by.inside(scope) or artifact in scope.given()
+
+
+def nearest(found: list[Artifact], run: Run, value: Any, *, out: bool) -> list[Artifact]:
+    """Those of some artifacts with equal content that ``run`` (or, going in, its parent) can mean.
+
+    The very same object decides first, for equal strings of two models are two objects; then
+    nearness in the tree of runs. More than one are left when nothing tells them apart.
+    """
+    leaf = out and not run.children
+    if leaf:
+        if run.kind in MAKERS:
+            return []
+        given = run.given()
+        pool = [a for a in found if a in given]
+    else:
+        scope = run if out else run.parent
+        pool = [a for a in found if visible(a, scope)]
+    if len(pool) < 2:
+        return pool
+    same = [a for a in pool if is_same(a.value, value)]
+    if len(same) == 1:
+        return same
+    pool = same or pool
+    if leaf:
+        return pool
+    scope = run if out else run.parent
+    depths = [common_depth(a.made_by, scope) for a in pool]
+    best = max(depths)
+    return [a for a, depth in zip(pool, depths, strict=True) if depth == best]
 
 
 def message_text(fields: dict[str, Any]) -> str | None:
@@ -140,6 +195,11 @@ def message_text(fields: dict[str, Any]) -> str | None:
     return None
 
 
+def text_value(part: Part) -> Any:
+    """The string object that a part's text is, where it is one."""
+    return part.fields.get("content" if part.kind == "message" else "page_content")
+
+
 def part_key(part: Part) -> Key:
     """What makes two parts the same content; computed once per part."""
     key = part.key
@@ -147,14 +207,16 @@ def part_key(part: Part) -> Key:
         return key
     fields = part.fields
     if part.kind == "message":
-        content = fields.get("content")
-        calls = fields.get("tool_calls")
+        content, calls, role = fields.get("content"), fields.get("tool_calls"), fields.get("type")
         key = (
             "m",
-            fields.get("type"),
+            role,
             content if type(content) is str else encode_json(content),
-            tuple([str(c.get("id")) for c in calls if type(c) is dict]) if calls else (),
+            encode_json([[c.get("id"), c.get("args")] for c in calls if type(c) is dict])
+            if calls
+            else b"",
             fields.get("tool_call_id"),
+            None if role in ("ai", "tool") else fields.get("name"),  # filled in later there
         )
     elif part.kind == "document":
         key = ("d", fields.get("id"), encode_json(fields))
@@ -166,7 +228,12 @@ def part_key(part: Part) -> Key:
     return key
 
 
-def has_parts(value: Any, depth: int = 0) -> bool:
+def item_key(value: Any) -> Key:
+    """Content key of a list item that is stored on its own."""
+    return part_key(value) if type(value) is Part else ("t", value)
+
+
+def has_parts(value: Any) -> bool:
     """Does a container hold something that is stored on its own?"""
     kind = type(value)
     if kind is str:
@@ -174,17 +241,12 @@ def has_parts(value: Any, depth: int = 0) -> bool:
     if kind is Part:
         return True
     if kind is Typed:
-        return has_parts(value.value, depth + 1)
+        return has_parts(value.value)
     if kind is list:
-        return any(has_parts(v, depth + 1) for v in value)
+        return any(has_parts(v) for v in value)
     if kind is dict:
-        return any(has_parts(v, depth + 1) for v in value.values())
+        return any(has_parts(v) for v in value.values())
     return False
-
-
-def item_key(value: Any) -> Key:
-    """Content key of a list item that is stored on its own."""
-    return part_key(value) if type(value) is Part else ("t", value)
 
 
 def is_list_of_parts(value: list[Any]) -> bool:
@@ -197,24 +259,41 @@ def is_list_of_parts(value: list[Any]) -> bool:
     return bool(value)
 
 
-def segments(
-    keys: tuple[Key, ...], where: dict[Key, tuple[Artifact, int]]
-) -> list[int | tuple[Artifact, int, int]]:
-    """Cut a list into positions of single items and runs that stand in an earlier list."""
-    out: list[int | tuple[Artifact, int, int]] = []
-    i, n = 0, len(keys)
-    while i < n:
-        found = where.get(keys[i])
-        if found is not None:
-            base, start = found
-            theirs = base.keys
-            j, k = i, start
-            while j < n and k < len(theirs) and keys[j] == theirs[k]:
-                j, k = j + 1, k + 1
-            if j - i >= SHARE_RUN:
-                out.append((base, start, k))
-                i = j
-                continue
-        out.append(i)
-        i += 1
-    return out
+def alike(a: Any, b: Any) -> bool:
+    """Do two snapshots say the same?"""
+    if a is b:
+        return True
+    kind = type(a)
+    if kind is not type(b):
+        return False
+    if kind is Part:
+        return bool(part_key(a) == part_key(b))
+    if kind is dict:
+        return list(a) == list(b) and all(alike(v, b[k]) for k, v in a.items())
+    if kind is list:
+        return len(a) == len(b) and all(map(alike, a, b))
+    if kind is Typed:
+        return a.type_name == b.type_name and alike(a.value, b.value)
+    return bool(a == b)
+
+
+def is_same(a: Any, b: Any) -> bool:
+    """Are two equal snapshots of the very same objects, as far as that can be told?"""
+    if a is b:
+        return True
+    if type(a) is Part:
+        a = text_value(a)
+    if type(b) is Part:
+        b = text_value(b)
+    if a is b:
+        return a is not None
+    kind = type(a)
+    if kind is not type(b):
+        return False
+    if kind is dict:
+        return list(a) == list(b) and all(is_same(v, b[k]) for k, v in a.items())
+    if kind is list:
+        return len(a) == len(b) and all(map(is_same, a, b))
+    if kind in (int, float, bool):
+        return bool(a == b)
+    return False

@@ -11,15 +11,19 @@ import atexit
 import contextlib
 import logging
 import os
+import secrets
+import sys
 import threading
+import time
 from collections import deque
 from pathlib import Path
 from typing import Any, Final
 
 from provkeep.errors import ProvkeepError, RecordingError
-from provkeep.model.events import Event, RunEnded, RunFailed, RunStarted
+from provkeep.model.events import NOTHING, Event, RunEnded, RunFailed, RunStarted
 from provkeep.model.values import Memo
-from provkeep.recording.writer import Writer
+from provkeep.recording.outbox import Flight
+from provkeep.recording.writer import POLL_S, Writer
 
 DURABILITIES: Final = ("batch", "trace", "strict")
 ACKNOWLEDGE_S: Final = 10.0  # longest a chain waits for its trace to be committed
@@ -43,14 +47,17 @@ class Scope:
 
 
 class Buffer:
-    """The events of one trace that the writer has not taken yet."""
+    """The events of one trace that the writer has not taken yet, and the writer's own notes."""
 
     __slots__ = (
+        "closed",
         "done",
         "durability",
         "ended",
         "error",
         "events",
+        "fed",
+        "flight",
         "memo",
         "names",
         "root",
@@ -58,16 +65,19 @@ class Buffer:
         "trace",
     )
 
-    def __init__(self, tid: int, root: int | None, scope: Scope, names: dict[str, str]) -> None:
+    def __init__(self, tid: int, root: int, scope: Scope, names: dict[str, str]) -> None:
         self.tid, self.root = tid, root
         self.events: deque[Event] = deque()
         self.names = names
         self.memo: Memo = {}
         self.durability = scope.durability
-        self.ended = False
-        self.done: _thread.LockType | None = None
-        self.error: ProvkeepError | None = None
-        self.trace: Any = None  # the writer's
+        self.ended = False  # the root has
+        self.done: _thread.LockType | None = None  # released when the trace is committed
+        self.error: ProvkeepError | None = None  # why it is not
+        self.closed = False  # the writer looks at it no more, unless told
+        self.fed = 0  # events taken since the last flight
+        self.flight: Flight | None = None
+        self.trace: Any = None
 
 
 class Recorder:
@@ -77,35 +87,19 @@ class Recorder:
         self.path = path
         self._runs: dict[int, Buffer] = {}
         self._ended: dict[int, None] = {}
-        self._start_lock = threading.Lock()
+        self._evicted: dict[int, None] = {}  # runs that were given up, or belong to a forked parent
+        self._lock = threading.Lock()
         self._users = 0
-        self._writer: Writer | None = self._new_writer()
+        self._writer = Writer(path, self.evict)
         self._writer.open()
-        self._orphans = 0
 
     def __repr__(self) -> str:
         return f"<Recorder {self.path.name}>"
 
-    def _new_writer(self) -> Writer:
-        writer = Writer(self.path)
-        writer.on_evict = self.evict
-        return writer
-
-    def _live(self) -> Writer:
-        writer = self._writer
-        if writer is None or not writer.running:
-            with self._start_lock:
-                writer = self._writer
-                if writer is None:
-                    writer = self._writer = self._new_writer()
-                writer.start()
-        return writer
-
     @property
     def created(self) -> bool:
         """Did this recorder make the store?"""
-        writer = self._writer
-        return writer is not None and writer.created
+        return self._writer.created
 
     def record(self, event: Event, scope: Scope) -> None:
         """Take one event; at the end of a root run, wait as ``scope.durability`` says.
@@ -120,62 +114,71 @@ class Recorder:
                 return
             parent = event.parent_id
             buffer = runs.get(parent) if parent is not None else None
-            if buffer is None or buffer.ended:
-                names = scope.names
-                session = event.session
-                if session is not None:
-                    names = {**names, "session": session}
-                buffer = Buffer(rid, rid, scope, names)
-                self._live().opened[rid] = buffer
+            if buffer is None:
+                buffer = self._new_buffer(rid, scope, event.session)
             runs[rid] = buffer
             buffer.events.append(event)
+            if buffer.closed:  # given up just now: it is open again
+                self._writer.submit(buffer)
             return
         buffer = runs.get(rid)
         if buffer is None:
-            if rid in self._ended:
-                return
-            self._orphan(event, scope)
+            if rid not in self._ended and type(event) in _ENDS:
+                self._orphan(event, scope)
             return
         buffer.events.append(event)
         if type(event) in _ENDS:
             runs.pop(rid, None)
-            ended = self._ended
-            ended[rid] = None
-            if len(ended) > REMEMBERED_ENDS:
-                with contextlib.suppress(KeyError, RuntimeError, StopIteration):
-                    del ended[next(iter(ended))]
-            if rid == buffer.root:
+            _remember(self._ended, rid)
+            if rid == buffer.root and not buffer.ended:
                 self._root_ended(buffer)
-            elif buffer.ended:
-                self._live().submit(buffer)
+                return
+        if buffer.ended or buffer.closed:
+            self._writer.submit(buffer)
+
+    def _new_buffer(self, rid: int, scope: Scope, session: str | None = None) -> Buffer:
+        names = scope.names if session is None else {**scope.names, "session": session}
+        buffer = Buffer(rid, rid, scope, names)
+        writer = self._writer
+        writer.opened[rid] = buffer
+        if not writer.running:
+            _close_before_exit()
+            writer.start()
+        return buffer
 
     def _root_ended(self, buffer: Buffer) -> None:
-        buffer.ended = True
-        writer = self._live()
-        if buffer.durability == "batch":
+        writer = self._writer
+        # A finalizer may end an abandoned run on the writer's own thread, which waits for nobody.
+        if (buffer.durability == "batch" and writer.has_room()) or writer.is_current():
+            buffer.ended = True
             writer.submit(buffer)
             return
         done = buffer.done = _thread.allocate_lock()
         done.acquire()
+        buffer.ended = True
         writer.submit(buffer)
-        acknowledged = done.acquire(timeout=ACKNOWLEDGE_S)
+        until = time.monotonic() + ACKNOWLEDGE_S
+        while not (acknowledged := done.acquire(timeout=POLL_S)) and time.monotonic() < until:
+            writer.start()  # unless it runs
         if buffer.durability == "strict":
-            if buffer.error is not None:
-                raise buffer.error
             if not acknowledged:
                 raise RecordingError(0, 1, f"not on disk within {ACKNOWLEDGE_S:.0f} s")
+            if buffer.error is not None:
+                raise buffer.error
 
     def _orphan(self, event: Event, scope: Scope) -> None:
-        """An end whose start never came is a trace of its own."""
-        if type(event) not in (RunEnded, RunFailed):
-            return
-        buffer = Buffer(event.run_id, event.run_id, scope, scope.names)
+        """An end whose start never came, or was given up, is a trace of its own."""
+        rid = event.run_id
+        tid = rid
+        if rid in self._evicted:
+            if type(event) is RunFailed and event.status == "cancelled" and not _says(event):
+                return  # it was given up, and now it says so itself
+            tid = secrets.randbits(128)  # its own number may name the trace that was given up
+        _remember(self._ended, rid)
+        buffer = self._new_buffer(tid, scope)
         buffer.events.append(event)
         buffer.ended = True
-        self._ended[event.run_id] = None
-        writer = self._live()
-        writer.opened[event.run_id] = buffer
-        writer.submit(buffer)
+        self._writer.submit(buffer)
 
     def memo(self, rid: int | None) -> Memo:
         """Snapshots already taken in the trace of this run; a new memory when it is not open."""
@@ -188,13 +191,14 @@ class Recorder:
 
     def evict(self, buffer: Buffer) -> None:
         """Forget the runs of a trace that was closed for them."""
-        for rid in [rid for rid, held in list(self._runs.items()) if held is buffer]:
-            self._runs.pop(rid, None)
-            self._ended[rid] = None
+        for rid in list(buffer.trace.runs):
+            if self._runs.get(rid) is buffer:
+                self._runs.pop(rid, None)
+                _remember(self._evicted, rid)
 
     def fail(self, error: BaseException) -> None:
-        """Remember that something could not be recorded; told at flush."""
-        self._live().failed(error, 1)
+        """Remember that something could not be recorded; told at flush. Never raises."""
+        self._writer.tally.add(error, 1)
 
     def flush(self, timeout: float | None = 60.0) -> None:
         """Wait until everything said so far is committed and signed.
@@ -202,34 +206,49 @@ class Recorder:
         Raises:
             RecordingError: something was lost, or could not be written yet.
         """
-        self._live().flush(timeout)
+        self._writer.flush(timeout)
 
     def acquire(self) -> None:
         """One more handler uses this recorder."""
-        self._users += 1
+        with self._lock:
+            self._users += 1
 
     def release(self) -> None:
         """One handler less; the last one closes."""
-        self._users = max(0, self._users - 1)
-        if self._users == 0:
+        with self._lock:
+            self._users = last = max(0, self._users - 1)
+        if last == 0:
             self.close()
         else:
             self.flush()
 
     def close(self) -> None:
-        """Flush, sign, and close the store. An event that comes later opens it again."""
-        with self._start_lock:
-            writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
+        """Flush, sign, and close the store. An event that comes later opens it again.
+
+        Raises:
+            RecordingError: something was lost; or it could not be written yet, and is kept.
+        """
+        self._writer.close()
 
     def after_fork(self) -> None:
         """In a forked child: the parent's thread, connections and open traces are not ours."""
-        writer, self._writer = self._writer, None
-        self._start_lock = threading.Lock()
-        self._runs, self._ended = {}, {}
-        if writer is not None:
-            writer.abandon()
+        self._writer = Writer(self.path, self.evict)
+        self._lock = threading.Lock()
+        self._evicted = dict.fromkeys(self._runs)
+        self._runs = {}
+
+
+def _remember(ids: dict[int, None], rid: int) -> None:
+    ids[rid] = None
+    if len(ids) > REMEMBERED_ENDS:
+        with contextlib.suppress(
+            KeyError, RuntimeError, StopIteration
+        ):  # another thread was faster
+            del ids[next(iter(ids))]
+
+
+def _says(event: RunFailed) -> bool:
+    return event.outputs is not NOTHING
 
 
 _recorders: dict[Path, Recorder] = {}
@@ -259,10 +278,24 @@ def close_all() -> None:
             log.error("provkeep: %s", error)
 
 
+_closes: set[int] = set()  # the process for which it is arranged; a fork arranges its own
+
+
+def _close_before_exit() -> None:
+    """A child of multiprocessing leaves without running atexit: have it close its recorders."""
+    util = sys.modules.get("multiprocessing.util")
+    process = sys.modules.get("multiprocessing.process")
+    if util is None or process is None or process.parent_process() is None:
+        return
+    if os.getpid() not in _closes:
+        _closes.add(os.getpid())
+        util.Finalize(None, close_all, exitpriority=10)
+
+
 def _after_fork() -> None:
     global _lock
     _lock = threading.Lock()
-    for recorder in _recorders.values():
+    for recorder in list(_recorders.values()):
         recorder.after_fork()
 
 

@@ -1,35 +1,39 @@
-"""The writer: one thread per process and store, which turns traces into committed records."""
+"""The writer: one thread per process and store, which turns traces into committed records.
+
+It takes events from buffers, decides when a trace is over, and acknowledges; ``outbox`` seals and
+commits. Nothing that goes wrong here is raised into a chain, except under ``strict``.
+"""
 
 from __future__ import annotations
 
+import _thread
 import logging
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from provkeep.errors import ProvkeepError, RecordingError, StoreError
+from provkeep.errors import ProvkeepError, RecordingError, StoreError, StoreLockedError
 from provkeep.model import events as ev
-from provkeep.model import records as r
-from provkeep.recording.cut import cut
-from provkeep.recording.opening import Opened, advance_pin, open_for_recording
-from provkeep.recording.ties import Ties
+from provkeep.recording.opening import open_for_recording
+from provkeep.recording.outbox import BUSY_MS, Outbox, Tally, where
 from provkeep.recording.trace import Trace
-from provkeep.sealing.sealer import Sealer
 
 if TYPE_CHECKING:
     from provkeep.recording.recorder import Buffer
 
 TICK_S: Final = 0.5  # how often open traces are looked at
 PARTIAL_S: Final = 1.0  # an open trace is written this often
-CHECKPOINT_S: Final = 5.0  # a signed checkpoint at least this often while records come
-LINGER_S: Final = 2.0  # how long runs may end after their root before they are unfinished
-IDLE_S: Final = 900.0  # a root that says nothing for so long is abandoned
+LINGER_S: Final = 2.0  # how long runs may go on after their root before they are unfinished
+IDLE_S: Final = 4 * 3600.0  # a root that says nothing for so long is abandoned
 MAX_OPEN: Final = 5_000  # open traces kept; beyond, the longest idle are closed
-MAX_BATCH: Final = 256  # traces in one commit
-MAX_BACKLOG: Final = 20_000  # records kept while the store cannot be written
-RETRY_S: Final = 0.2
+MAX_BATCH: Final = 256  # traces in one turn
+MAX_QUEUED: Final = 2_000  # traces that may wait before their chains have to
+LOCKED_S: Final = 5.0  # a lock usually passes: so long it is waited for before chains go on
+RETRY_S: Final = 0.1
+POLL_S: Final = 1.0  # how often a waiting thread looks whether the writer still runs
 
 log = logging.getLogger("provkeep")
 
@@ -40,329 +44,350 @@ class _Flush:
     def __init__(self, *, stop: bool = False) -> None:
         self.done = threading.Event()
         self.stop = stop
+        self.lost, self.pending = 0, 0
+        self.cause: BaseException | None = None
 
-
-class _Batch:
-    """Records that go into one transaction, and what waits for them."""
-
-    def __init__(self) -> None:
-        self.records: list[tuple[r.Pending, Trace | None, list[int]]] = []
-        self.waiting: list[Buffer] = []
-        self.events = 0
+    def tell(self) -> None:
+        """Raise when something was lost or still waits."""
+        if self.cause is not None or self.pending:
+            cause = self.cause or StoreError("the store is not written yet")
+            raise RecordingError(self.lost, self.pending, where(cause)) from cause
 
 
 class Writer:
-    """Owns the store's write side."""
+    """Owns the store's write side. Its thread starts when needed and ends at ``close``."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_evict: Callable[[Buffer], None]) -> None:
         self.path = path
         self.opened: dict[int, Buffer] = {}  # by trace: begun and not yet closed
         self.running = False
+        self._ident = -1  # of its thread
         self.created = False
+        self.tally = Tally()
+        self._on_evict = on_evict
         self._queue: SimpleQueue[Buffer | _Flush] = SimpleQueue()
-        self._store: Opened | None = None
+        self._start_lock = threading.RLock()  # a finalizer may record while it is held
         self._thread: threading.Thread | None = None
+        self._outbox: Outbox | None = None
+        self._unopened: ProvkeepError | None = None  # why there is no outbox
+        self._waiting: list[Buffer] = []
         self._lingering: dict[int, float] = {}  # by trace: when its open runs are given up
         self._touched: dict[int, float] = {}
-        self._backlog = _Batch()
-        self._cause: BaseException | None = None
-        self._lost = 0
-        self._unwritten_gap = 0
-        self._signed_at = 0.0
-        self._dirty = False
-        self.on_evict: Any = None
+        self._looked_at = 0.0
 
     # -- from other threads --------------------------------------------------------------------
 
     def open(self) -> None:
-        """Open the store now, so that what is wrong with it is said to the caller."""
-        if self._store is None:
-            store = self._store = open_for_recording(self.path)
-            self.created = store.created
-            self._ties = Ties(store.config.fingerprint_key, store.store)
-            self._sealer = Sealer(store.config, store.keys)
+        """Open the store now, so that what is wrong with it is said to the caller.
+
+        Raises:
+            ProvkeepError: it cannot be opened or made.
+        """
+        if self._outbox is None:
+            opened = open_for_recording(self.path, busy_ms=BUSY_MS)
+            self.created = opened.created
+            self._outbox = Outbox(opened, self.tally)
 
     def start(self) -> None:
         """Start the thread, unless it runs."""
-        if not self.running:
+        with self._start_lock:
+            if self.running:
+                return
             self.running = True
-            self._thread = threading.Thread(
-                target=self._loop, name=f"provkeep-{self.path.name}", daemon=True
-            )
-            self._thread.start()
+            try:
+                thread = self._thread = threading.Thread(
+                    target=self._loop, name=f"provkeep-{self.path.name}", daemon=True
+                )
+                thread.start()
+            except RuntimeError as error:  # the interpreter is shutting down
+                self.running = False
+                raise RecordingError(0, len(self.opened), str(error)) from error
 
     def submit(self, buffer: Buffer) -> None:
         """A trace has something that should be written soon."""
         self._queue.put(buffer)
+        if not self.running:
+            self.start()
 
-    def failed(self, error: BaseException, lost: int) -> None:
-        """Remember a failure for the next flush."""
-        self._cause = error
-        self._lost += lost
-        self._unwritten_gap += lost
+    def is_current(self) -> bool:
+        """Is this the writer's own thread?"""
+        return self.running and self._ident == _thread.get_ident()
+
+    def has_room(self) -> bool:
+        """May a chain go on before its trace is written?"""
+        return self._queue.qsize() < MAX_QUEUED
 
     def flush(self, timeout: float | None, *, stop: bool = False) -> None:
         """See ``Recorder.flush``."""
         request = _Flush(stop=stop)
-        self._queue.put(request)
-        if not request.done.wait(timeout):
-            raise RecordingError(self._lost, len(self._backlog.records), "the writer is still busy")
-        cause, lost = self._cause, self._lost
-        pending = len(self._backlog.records)
-        if cause is not None or pending:
-            self._cause, self._lost = None, 0
-            text = str(cause) if isinstance(cause, ProvkeepError) else type(cause).__name__
-            raise RecordingError(lost, pending, text) from cause
+        if not self._idle(request):
+            until = None if timeout is None else time.monotonic() + timeout
+            self._queue.put(request)
+            self.start()
+            while not request.done.wait(POLL_S if timeout is None else min(POLL_S, timeout)):
+                if until is not None and time.monotonic() >= until:
+                    raise RecordingError(0, len(self.opened), "the writer is still busy")
+                self.start()  # unless it runs
+        request.tell()
+
+    def _idle(self, request: _Flush) -> bool:
+        """Answer a request at once if there is nothing to write, without opening a closed store."""
+        with self._start_lock:
+            unsaid = self.tally.gap and self._outbox is not None
+            if self.running or self.opened or not self._queue.empty() or unsaid:
+                return False
+            self._report([request])
+            if request.stop:
+                self._may_end()
+            return True
 
     def close(self) -> None:
-        """Write what there is, sign, stop, release."""
-        try:
-            if self.running or self.opened or not self._queue.empty():
-                self.start()
-                self.flush(60.0, stop=True)
-        finally:
-            self.running = False
-            if self._thread is not None and self._thread is not threading.current_thread():
-                self._thread.join(5.0)
-            store, self._store = self._store, None
-            if store is not None:
-                try:
-                    self._sealer.drop_unused()
-                finally:
-                    store.close()
+        """Write what there is, sign, stop, release; what cannot be written is kept.
 
-    def abandon(self) -> None:
-        """After fork, in the child."""
-        store, self._store = self._store, None
-        self.running = False
-        if store is not None:
-            store.store.abandon()
-            store.keys.abandon()
+        Raises:
+            RecordingError: something was lost, or could not be written yet.
+        """
+        try:
+            self.flush(60.0, stop=True)
+        finally:
+            thread = self._thread
+            if thread is not None and not self.running and thread.ident != _thread.get_ident():
+                thread.join(5.0)
 
     # -- on the writer thread --------------------------------------------------------------------
 
     def _loop(self) -> None:
-        while True:
-            timeout = RETRY_S if self._backlog.records else TICK_S
-            items: list[Buffer | _Flush] = []
-            try:
-                items.append(self._queue.get(timeout=timeout))
-                while len(items) < MAX_BATCH:
-                    items.append(self._queue.get_nowait())
-            except Empty:
+        self._ident = _thread.get_ident()
+        try:
+            while self._round():
                 pass
-            flushes = [i for i in items if isinstance(i, _Flush)]
-            try:
-                self._turn([i for i in items if not isinstance(i, _Flush)], flushes)
-            except Exception as error:  # noqa: BLE001  # the loop must go on: told at flush
-                log.debug("provkeep: writer failed", exc_info=True)
-                self.failed(error, 0)
-            for request in flushes:
-                request.done.set()
-            if any(request.stop for request in flushes):
-                return
+        finally:
+            self.running = False
 
-    def _turn(self, buffers: list[Buffer], flushes: list[_Flush]) -> None:
+    def _round(self) -> bool:
+        """Do what is queued; False when the thread may end."""
+        flushes: list[_Flush] = []
+        buffers: dict[Buffer, None] = {}
+        outbox = self._outbox
+        impatient = self._waiting or (outbox is not None and outbox.refusal is not None)
+        try:
+            item = self._queue.get(timeout=RETRY_S if impatient else TICK_S)
+            while True:
+                if isinstance(item, _Flush):
+                    flushes.append(item)
+                else:
+                    buffers[item] = None
+                if len(buffers) >= MAX_BATCH:
+                    break
+                item = self._queue.get_nowait()
+        except Empty:
+            pass
+        ended = False
+        try:
+            self._turn(list(buffers), bool(flushes), stop=any(f.stop for f in flushes))
+        except Exception as error:  # noqa: BLE001  # the loop must go on: told at flush
+            self.tally.add(error, 0)
+            self._acknowledge(StoreError(where(error)))
+        finally:
+            try:
+                if flushes:
+                    self._report(flushes)
+                    ended = any(request.stop for request in flushes) and self._may_end()
+            finally:
+                for request in flushes:
+                    request.done.set()
+        return not ended
+
+    def _report(self, flushes: list[_Flush]) -> None:
+        """Say what was lost, what waits, and why."""
+        lost, cause = self.tally.take()
+        pending, outbox = 0, self._outbox
+        if outbox is not None:
+            pending = outbox.pending
+            problem = outbox.opened.pin_problem
+            pinned = None if problem is None else StoreError(f"{self.path}: {problem}")
+            cause = outbox.refusal or cause or pinned
+        elif self._unopened is not None:
+            pending = sum(1 for buffer in list(self.opened.values()) if buffer.ended)
+            cause = self._unopened
+        for request in flushes:
+            request.lost, request.pending, request.cause = lost, pending, cause
+
+    def _may_end(self) -> bool:
+        """Release the store, unless something is left to do."""
+        with self._start_lock:
+            # First this, then the look: who adds something looks at it after adding.
+            self.running = False
+            outbox = self._outbox
+            if not self._queue.empty() or self.opened or (outbox is not None and outbox.pending):
+                self.running = True
+                return False
+            self._outbox = None
+            if outbox is not None:
+                try:
+                    outbox.close()
+                except ProvkeepError as error:
+                    self.tally.add(error, 0)
+            return True
+
+    def _turn(self, buffers: list[Buffer], flush: bool, *, stop: bool) -> None:
+        for buffer in buffers:
+            if buffer.done is not None:
+                self._waiting.append(buffer)
+            if buffer.closed or buffer.tid not in self.opened:  # it said something after its end
+                buffer.closed = False
+                self.opened[buffer.tid] = buffer
         try:
             self.open()
+            self._unopened = None
         except (ProvkeepError, OSError) as error:
-            for buffer in buffers:
-                self._fail_waiting(buffer, error)
-            self._cause = error
+            self._unopened = error if isinstance(error, ProvkeepError) else StoreError(where(error))
+            self._acknowledge(self._unopened)
+            self._forget_unread(self._unopened)
             return
-        batch, self._backlog = self._backlog, _Batch()
+        outbox = self._outbox
+        assert outbox is not None  # noqa: S101  # just opened
         now = time.monotonic()
-        stop = any(request.stop for request in flushes)
-        for buffer in dict.fromkeys(buffers):
-            self._take(buffer, batch, now)
-        if flushes or now - self._last_look() >= PARTIAL_S:
-            self._look(batch, now, everything=bool(flushes), stop=stop)
-        self._commit(batch)
-        due = now - self._signed_at >= CHECKPOINT_S
-        if self._dirty and not self._backlog.records and (flushes or due):
-            self._sign(now)
+        for buffer in buffers:
+            self._take(buffer, outbox, now)
+        look = flush or now - self._looked_at >= PARTIAL_S
+        if look:
+            self._looked_at = now
+            self._read_open(outbox, now)
+        if flush or outbox.due() or any(b.durability == "strict" for b in self._waiting):
+            self._write(outbox, now)
+            if look and self._give_up_some(outbox, now, flush=flush, stop=stop):
+                self._write(outbox, now)
+        self._answer(outbox)
+        if outbox.refusal is None:
+            outbox.sign(now=flush)
 
-    _looked_at = 0.0
+    def _write(self, outbox: Outbox, now: float) -> None:
+        while settled := outbox.write():
+            for buffer in settled:
+                self._advance(buffer, outbox, now)
 
-    def _last_look(self) -> float:
-        return self._looked_at
-
-    def _take(self, buffer: Buffer, batch: _Batch, now: float) -> None:
-        """Turn a trace's queued events into records."""
+    def _take(self, buffer: Buffer, outbox: Outbox, now: float) -> None:
+        """Read a trace's queued events."""
         trace = buffer.trace
         if trace is None:
-            if buffer.tid not in self.opened:
-                return
-            trace = buffer.trace = Trace(buffer.tid, self._ties, buffer.names)
+            trace = buffer.trace = Trace(buffer.tid, outbox.ties, buffer.names)
+        trace.ties = outbox.ties  # those of a store that was closed meanwhile cannot be asked
         self._touched[buffer.tid] = now
         events = buffer.events
+        if trace.finished and events:
+            self._lingering[buffer.tid] = now + LINGER_S
         while events:
             event = events.popleft()
-            batch.events += 1
             try:
                 trace.feed(event)
                 if type(event) is ev.RunFailed:
                     trace.mark(event.run_id, event.status)
+                buffer.fed += 1
             except Exception as error:  # noqa: BLE001  # a value we cannot place must not stop the others
-                log.debug("provkeep: event not recorded", exc_info=True)
-                self.failed(error, 1)
-        if buffer.ended and not trace.finished and (len(trace.entries) > 200):
-            self._drain(trace, batch)
-            self._commit_now(batch)
-        if buffer.ended and not trace.finished:
-            trace.finish()
-            root = trace.runs.get(buffer.root) if buffer.root is not None else None
-            cancelled = root is not None and root.attrs.get("$status") == "cancelled"
-            if trace.open:
-                self._lingering[buffer.tid] = now + (LINGER_S / 4 if cancelled else LINGER_S)
-        self._drain(trace, batch)
-        if buffer.done is not None:
-            batch.waiting.append(buffer)
-        if buffer.ended and not trace.open:
+                self.tally.add(error, 1)
+        self._advance(buffer, outbox, now)
+
+    def _advance(self, buffer: Buffer, outbox: Outbox, now: float) -> None:
+        """Send off what a trace has said, and close it when it is over."""
+        trace = buffer.trace
+        if buffer.flight is None:
+            if buffer.ended and not trace.finished:
+                self._finish(buffer)
+                if trace.open:
+                    root = trace.runs.get(buffer.root) if buffer.root is not None else None
+                    cancelled = root is not None and root.attrs.get("$status") == "cancelled"
+                    self._lingering[buffer.tid] = now + LINGER_S * (0.25 if cancelled else 1)
+            outbox.launch(buffer)
+        if trace.finished and not trace.open and not trace.entries:
             self._close_trace(buffer)
 
+    def _finish(self, buffer: Buffer) -> None:
+        try:
+            buffer.trace.finish()
+        except Exception as error:  # noqa: BLE001  # its entries so far are still worth keeping
+            self.tally.add(error, 1)
+
     def _close_trace(self, buffer: Buffer) -> None:
-        self.opened.pop(buffer.tid, None)
+        if self.opened.get(buffer.tid) is buffer:
+            del self.opened[buffer.tid]
         self._lingering.pop(buffer.tid, None)
         self._touched.pop(buffer.tid, None)
+        buffer.closed = True
+        if buffer.events:  # said while we closed; whoever says more now sees that it is closed
+            self._queue.put(buffer)
 
-    def _drain(self, trace: Trace, batch: _Batch) -> None:
-        entries, payloads = trace.drain()
-        if not entries:
-            return
-        for some, sealed, places in cut(entries, payloads):
-            body: dict[str, Any] = {
-                "k": "trace",
-                "v": r.FORMAT,
-                "t": trace.tid,
-                "n": trace.count,
-                "t0": str(trace.t0_ns),
-                "e": some,
-            }
-            if trace.count == 0:
-                head = {
-                    kind: r.b64(self._ties.tag(kind, trace.head[kind]))
-                    for kind in ("session", "actor", "subject")
-                    if kind in trace.head
-                }
-                if head:
-                    body["h"] = head
-            record = self._sealer.record(
-                body, sealed, scope=trace.tid, number=trace.count, trace_keys=trace.keys
-            )
-            trace.count += 1
-            batch.records.append((record, trace, places))
+    def _read_open(self, outbox: Outbox, now: float) -> None:
+        """Read what open traces have said, so that it is written though they go on."""
+        for buffer in list(self.opened.values()):
+            if buffer.events or buffer.trace is None:
+                self._take(buffer, outbox, now)
+            elif buffer.flight is None:
+                self._advance(buffer, outbox, now)
 
-    def _look(self, batch: _Batch, now: float, *, everything: bool, stop: bool) -> None:
-        """Write what open traces have said, and give up on what will not end."""
-        self._looked_at = now
-        opened = list(self.opened.values())
-        for buffer in opened:
-            if buffer.events:
-                self._take(buffer, batch, now)
+    def _give_up_some(self, outbox: Outbox, now: float, *, flush: bool, stop: bool) -> bool:
+        """Close traces whose runs will not end; True when there were any."""
         crowd = len(self.opened) - MAX_OPEN
-        idle = sorted(self.opened.values(), key=lambda b: self._touched.get(b.tid, now))
+        touched = self._touched
+        some = False
+        idle = sorted(list(self.opened.values()), key=lambda b: touched.get(b.tid, now))  # noqa: C414  # others add to it
         for i, buffer in enumerate(idle):
             until = self._lingering.get(buffer.tid)
-            given_up = until is not None and (now >= until or everything)
-            abandoned = now - self._touched.get(buffer.tid, now) > IDLE_S or i < crowd or stop
+            given_up = until is not None and (now >= until or flush)
+            abandoned = now - touched.get(buffer.tid, now) > IDLE_S or i < crowd or stop
+            if not (given_up or abandoned) or buffer.trace is None:
+                continue
+            if buffer.flight is None and not buffer.events:
+                self._give_up(buffer, outbox)
+                some = True
+        return some
+
+    def _give_up(self, buffer: Buffer, outbox: Outbox) -> None:
+        trace = buffer.trace
+        trace.close_open(time.time_ns())
+        if not trace.finished:
+            self._finish(buffer)
+        outbox.launch(buffer)
+        if not trace.entries:
+            self._close_trace(buffer)
+            self._on_evict(buffer)
+
+    # -- acknowledging ---------------------------------------------------------------------------
+
+    def _answer(self, outbox: Outbox) -> None:
+        """Let chains go on whose trace is committed, or will not be for some time."""
+        refusal = outbox.refusal
+        patient = (
+            isinstance(refusal, StoreLockedError)
+            and time.monotonic() - outbox.refused_at < LOCKED_S
+        )
+        still: list[Buffer] = []
+        for buffer in self._waiting:
             trace = buffer.trace
-            if trace is not None and (given_up or (abandoned and not buffer.events)):
-                trace.close_open(time.time_ns())
-                if not trace.finished:
-                    trace.finish()
-                self._drain(trace, batch)
-                self._close_trace(buffer)
-                if self.on_evict is not None:
-                    self.on_evict(buffer)
+            if trace is None or (buffer.flight is None and not trace.entries):
+                _release(buffer, buffer.error)
+            elif refusal is not None and not patient:
+                _release(buffer, refusal)
+            else:
+                still.append(buffer)
+        self._waiting = still
 
-    def _commit_now(self, batch: _Batch) -> None:
-        """Commit a long trace's records so far, so that its last record can name them."""
-        waiting, batch.waiting = batch.waiting, []
-        self._commit(batch)
-        batch.records, batch.events = self._backlog.records, 0
-        self._backlog = _Batch()
-        batch.waiting = waiting
+    def _acknowledge(self, error: ProvkeepError) -> None:
+        waiting, self._waiting = self._waiting, []
+        for buffer in waiting:
+            _release(buffer, error)
 
-    def _commit(self, batch: _Batch) -> None:
-        store = self._store
-        assert store is not None  # noqa: S101  # _turn opened it
-        if not batch.records:
-            self._acknowledge(batch, None)
-            return
-        if self._unwritten_gap:
-            body = {"k": "gap", "v": r.FORMAT, "at": time.time_ns() // 1000}
-            body["events"] = self._unwritten_gap
-            batch.records.append((r.Pending(body, []), None, []))
-        strict = any(b.durability == "strict" for b in batch.waiting)
-        try:
-            store.log.append([record for record, _, _ in batch.records], durable=strict)
-        except (StoreError, OSError) as error:
-            batch.records = [row for row in batch.records if row[1] is not None]
-            self._keep(batch, error)
-            return
-        except Exception as error:  # noqa: BLE001  # a record that cannot be written must not block the others
-            self._one_by_one(batch, error)
-        else:
-            self._unwritten_gap = 0
-        self._dirty = True
-        for record, trace, places in batch.records:
-            if trace is not None:
-                numbers = {place: record.p0 + i for i, place in enumerate(places)}
-                trace.settled(numbers)
-                for entry in record.body["e"]:
-                    if entry[0] == r.ARTIFACT and "fp" in entry[7]:
-                        mark = r.unb64(entry[7]["fp"])
-                        self._ties.learn_document(mark, record.p0 + entry[6])
-        self._acknowledge(batch, None)
-        batch.records, batch.waiting, batch.events = [], [], 0
+    def _forget_unread(self, cause: ProvkeepError) -> None:
+        """A store that cannot be opened keeps nothing; beyond a bound what is ended is lost."""
+        while len(self.opened) > MAX_OPEN:
+            tid = next((t for t, b in list(self.opened.items()) if b.ended), None)
+            if tid is None:
+                return
+            self.tally.add(cause, len(self.opened.pop(tid).events))
 
-    def _one_by_one(self, batch: _Batch, cause: Exception) -> None:
-        store = self._store
-        assert store is not None  # noqa: S101  # _turn opened it
-        written = []
-        for row in batch.records:
-            try:
-                store.log.append([row[0]])
-                written.append(row)
-            except Exception as error:  # noqa: BLE001  # counted and told
-                log.debug("provkeep: record not written", exc_info=True)
-                self.failed(error, len(row[0].body.get("e", ())))
-        batch.records = written
-        del cause
 
-    def _keep(self, batch: _Batch, error: Exception) -> None:
-        """The store refused: keep the records and try again; beyond a bound, count the loss."""
-        self._cause = error
-        self._ties.forget()
-        kept = batch.records[:MAX_BACKLOG]
-        for record, _, _ in batch.records[MAX_BACKLOG:]:
-            self.failed(error, len(record.body.get("e", ())))
-        self._acknowledge(batch, error)
-        self._backlog = _Batch()
-        self._backlog.records = kept
-
-    def _acknowledge(self, batch: _Batch, error: Exception | None) -> None:
-        for buffer in batch.waiting:
-            self._fail_waiting(buffer, error)
-        batch.waiting = []
-
-    @staticmethod
-    def _fail_waiting(buffer: Buffer, error: Exception | None) -> None:
-        done, buffer.done = buffer.done, None
-        if error is not None:
-            buffer.error = error if isinstance(error, ProvkeepError) else StoreError(str(error))
-        if done is not None:
-            done.release()
-
-    def _sign(self, now: float) -> None:
-        store = self._store
-        assert store is not None  # noqa: S101  # _turn opened it
-        try:
-            advance_pin(store, store.log.checkpoint(store.log_key))
-            self._dirty = False
-        except (ProvkeepError, OSError) as error:
-            self._cause = error
-        self._signed_at = now
-        if store.pin_problem is not None:
-            self._cause = StoreError(f"{self.path}: {store.pin_problem}")
+def _release(buffer: Buffer, error: ProvkeepError | None) -> None:
+    done, buffer.done = buffer.done, None
+    buffer.error = error
+    if done is not None:
+        done.release()

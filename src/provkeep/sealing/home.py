@@ -28,6 +28,7 @@ from typing import Any
 import platformdirs
 
 from provkeep.errors import KeyFileError, SealingError
+from provkeep.model.files import PRIVATE, sync_folder, write_whole
 from provkeep.sealing.keyring import (
     COMPARTMENTS,
     STORE_ID_BYTES,
@@ -44,7 +45,7 @@ MAX_FILE_BYTES = 1_000_000
 
 _RECORDER, _READER, _LOG_PUBLIC = "recorder.json", "reader.json", "log.pub"
 _PIN, _LOCATION = "pin.json", "location.json"
-_SECRET_MODE, _PUBLIC_MODE, _FOLDER_MODE = 0o600, 0o644, 0o700
+_PUBLIC_MODE, _FOLDER_MODE = 0o644, 0o700
 _RESTORE = "restore it from a copy; without one, what it protects is lost"
 _POSIX = os.name == "posix"  # Windows keeps other users out by the profile folder's access list
 
@@ -127,12 +128,12 @@ def create_store_home(
     try:
         building.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
         building.mkdir(mode=_FOLDER_MODE)
-        _write(building / _RECORDER, _json(store_id, recorder))
-        _write(building / _READER, _json(store_id, {"private": private}))
-        _write(building / _LOG_PUBLIC, log_vkey + "\n", _PUBLIC_MODE)
-        _write(building / _LOCATION, _location(store_id, db_path))
+        write_whole(building / _RECORDER, _json(store_id, recorder))
+        write_whole(building / _READER, _json(store_id, {"private": private}))
+        write_whole(building / _LOG_PUBLIC, log_vkey + "\n", _PUBLIC_MODE)
+        write_whole(building / _LOCATION, _location(store_id, db_path))
         building.rename(folder)  # refused if the folder is there and not empty
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
     except OSError as error:
         if folder.exists():
             raise KeyFileError(
@@ -210,7 +211,7 @@ def remember_location(store_id: bytes, db_path: str | os.PathLike[str]) -> None:
     """
     path = _folder(store_id) / _LOCATION
     try:
-        _write(path, _location(store_id, db_path))
+        write_whole(path, _location(store_id, db_path))
     except OSError as error:
         raise _unwritable(path, error) from error
 
@@ -259,33 +260,6 @@ def _unwritable(path: Path, error: OSError) -> KeyFileError:
     )
 
 
-def _write(path: Path, text: str, mode: int = _SECRET_MODE) -> None:
-    """Replace a file so that a crash leaves the old one or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _SECRET_MODE)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(mode)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power loss; Windows cannot open folders and needs no help."""
-    if _POSIX:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def _read(path: Path, *, allowed: int) -> str:
     """Read a small text file, unless its mode lets other users do more than ``allowed``."""
     try:
@@ -316,7 +290,7 @@ def _read(path: Path, *, allowed: int) -> str:
 
 
 def _read_json(path: Path, store_id: bytes, names: set[str]) -> dict[str, Any]:
-    text = _read(path, allowed=_SECRET_MODE)
+    text = _read(path, allowed=PRIVATE)
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError):

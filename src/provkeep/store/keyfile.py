@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from provkeep.errors import NotAProvkeepFileError
 from provkeep.store import schema
-from provkeep.store.sqlite import clear_errors, open_or_create
+from provkeep.store.connection import PATIENT_MS, Link, Place, clear_errors, open_or_create
 
 SUFFIX = "-keys"
 
@@ -26,24 +25,50 @@ def keys_path(path: str | os.PathLike[str]) -> Path:
 
 
 class KeyFile:
-    """Wrapped keys of one store, by number. Numbers are never used again."""
+    """Wrapped keys of one store, by number. Numbers are never used again.
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    Raises:
+        StoreError: the file is missing, not ours, newer, locked, or not to be written.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False, busy_ms: int = PATIENT_MS) -> None:
         self.path = path
-        if read_only and not path.exists():
-            raise NotAProvkeepFileError(path, "there is no such file")
-        self._lock = threading.Lock()
-        self._conn = open_or_create(
-            path,
-            schema.KEYS_APPLICATION_ID,
-            schema.KEYS_MIGRATIONS,
-            read_only=read_only,
-        )
-        self._conn.execute("PRAGMA synchronous = FULL")
-        self._conn.execute("PRAGMA secure_delete = ON")
+        self._read_only, self._busy_ms = read_only, busy_ms
+        self._place: Place | None = None
+        self._link = Link(self._open)
+        with self._link.lock:
+            self._link.get()
+            self._place = Place(path)
 
     def __repr__(self) -> str:
         return f"<KeyFile {self.path.name}>"
+
+    def _open(self) -> sqlite3.Connection:
+        if self._place is not None:
+            self._place.check()
+            self._place.reopened()
+        conn = open_or_create(
+            self.path,
+            schema.KEYS_APPLICATION_ID,
+            schema.KEYS_MIGRATIONS,
+            read_only=self._read_only,
+            busy_ms=self._busy_ms,
+        )
+        conn.execute("PRAGMA synchronous = FULL")
+        conn.execute("PRAGMA secure_delete = ON")
+        return conn
+
+    def check_in_place(self) -> None:
+        """Raise when the file was deleted or replaced since it was opened."""
+        if self._place is not None:
+            self._place.check()
+
+    def wait_for_locks(self, busy_ms: int) -> None:
+        """From now on wait so long for another process's lock, in milliseconds."""
+        if busy_ms != self._busy_ms:
+            self._busy_ms = busy_ms
+            with self._link.lock, clear_errors(self.path):
+                self._link.get().execute(f"PRAGMA busy_timeout = {int(busy_ms)}")
 
     def add_epoch(self, eid: bytes, compartment: str, sealed: bytes, suite: str) -> int:
         """Keep a sealed epoch key; return its number."""
@@ -56,16 +81,9 @@ class KeyFile:
 
     def add_keys(self, epoch: int, wrapped: Sequence[bytes]) -> list[int]:
         """Keep wrapped data keys; return their numbers."""
+        statement = "INSERT INTO datakey(epoch,wrapped) VALUES(?,?)"
         with self._write() as conn:
-            return [
-                int(
-                    conn.execute(
-                        "INSERT INTO datakey(epoch,wrapped) VALUES(?,?)", (epoch, key)
-                    ).lastrowid
-                    or 0
-                )
-                for key in wrapped
-            ]
+            return [int(conn.execute(statement, (epoch, key)).lastrowid or 0) for key in wrapped]
 
     def drop_keys(self, ids: Iterable[int]) -> None:
         """Delete wrapped keys."""
@@ -74,47 +92,35 @@ class KeyFile:
 
     def key(self, number: int) -> tuple[bytes, bytes, str, bytes, str] | None:
         """Wrapped key, epoch id, compartment, sealed epoch key and suite; None when absent."""
-        with self._lock, clear_errors(self.path):
-            row = self._conn.execute(
-                "SELECT d.wrapped, e.eid, e.compartment, e.sealed, e.suite"
-                " FROM datakey d JOIN epoch e ON e.id = d.epoch WHERE d.id=?",
-                (number,),
-            ).fetchone()
+        with self._link.lock, clear_errors(self.path):
+            row = (
+                self._link.get()
+                .execute(
+                    "SELECT d.wrapped, e.eid, e.compartment, e.sealed, e.suite"
+                    " FROM datakey d JOIN epoch e ON e.id = d.epoch WHERE d.id=?",
+                    (number,),
+                )
+                .fetchone()
+            )
         return tuple(row) if row else None
 
-    def _write(self) -> _Write:
-        return _Write(self)
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        """One immediate transaction."""
+        self.check_in_place()
+        with self._link.lock, clear_errors(self.path):
+            conn = self._link.get()
+            conn.execute("BEGIN IMMEDIATE")
+            try:
+                if self._place is not None:
+                    self._place.check_log()
+                yield conn
+                conn.execute("COMMIT")
+            except BaseException:
+                if conn.in_transaction:
+                    conn.execute("ROLLBACK")
+                raise
 
     def close(self) -> None:
-        with self._lock:
-            self._conn.close()
-
-    def abandon(self) -> None:
-        """See ``SqliteStore.abandon``."""
-        from provkeep.store import sqlite
-
-        sqlite._inherited.append(self._conn)
-
-
-class _Write:
-    """One immediate transaction on a key file."""
-
-    def __init__(self, keys: KeyFile) -> None:
-        self._keys = keys
-
-    def __enter__(self) -> sqlite3.Connection:
-        self._keys._lock.acquire()
-        try:
-            with clear_errors(self._keys.path):
-                self._keys._conn.execute("BEGIN IMMEDIATE")
-        except BaseException:
-            self._keys._lock.release()
-            raise
-        return self._keys._conn
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            with clear_errors(self._keys.path):
-                self._keys._conn.execute("ROLLBACK" if kind else "COMMIT")
-        finally:
-            self._keys._lock.release()
+        """Release the file; idempotent."""
+        self._link.close()

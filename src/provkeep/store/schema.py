@@ -6,9 +6,10 @@ an index that ``store.index`` derives from the records and that can be thrown aw
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import sqlite_utils
+if TYPE_CHECKING:
+    import sqlite_utils
 
 APPLICATION_ID: Final = 0x70724B70  # "prKp", PRAGMA application_id
 KEYS_APPLICATION_ID: Final = 0x70724B6B  # "prKk"
@@ -70,11 +71,11 @@ KEYS_MIGRATIONS: Final = {1: _KEYS_V1}
 def migrate(db: sqlite_utils.Database, migrations: dict[int, str], application_id: int) -> None:
     """Bring a database up to the newest schema, one committed step at a time."""
     conn = db.conn
-    while True:
+    while conn.execute("PRAGMA user_version").fetchone()[0] < max(migrations):
         conn.execute("BEGIN IMMEDIATE")
         try:
             version = conn.execute("PRAGMA user_version").fetchone()[0]
-            if version >= max(migrations):
+            if version >= max(migrations):  # another process was faster
                 conn.execute("COMMIT")
                 return
             for statement in migrations[version + 1].split(";\n"):
@@ -91,6 +92,8 @@ def migrate(db: sqlite_utils.Database, migrations: dict[int, str], application_i
 
 def expected_schema(migrations: dict[int, str], application_id: int) -> set[tuple[str, str]]:
     """Names and texts of ``sqlite_schema`` as a new file has them."""
+    import sqlite_utils  # loads pandas where it is installed: a second that opening need not cost
+
     db = sqlite_utils.Database(memory=True)
     migrate(db, migrations, application_id)
     rows = db.conn.execute("SELECT name, coalesce(sql, '') FROM sqlite_schema").fetchall()

@@ -10,101 +10,27 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import sqlite_utils
-
-from provkeep.errors import (
-    NotAProvkeepFileError,
-    StoreError,
-    StoreFullError,
-    StoreLockedError,
-    StoreNewerError,
-    StoreReadOnlyError,
-    StoreReplacedError,
-)
+from provkeep.errors import NotAProvkeepFileError, StoreReadOnlyError, StoreReplacedError
 from provkeep.store import index, schema
+from provkeep.store.connection import (
+    PATIENT_MS,
+    Link,
+    Place,
+    clear_errors,
+    connect,
+    create_private,
+    open_or_create,
+)
 
-BUSY_MS: Final = 60_000
+__all__ = ["PAGE", "SqliteStore", "SqliteTransaction", "create_private"]
+
 PAGE: Final = 512  # records read at a time
-
-
-def connect(path: Path, *, read_only: bool = False, busy_ms: int = BUSY_MS) -> sqlite3.Connection:
-    """Open a connection with the settings every provkeep file is used with."""
-    mode = "ro" if read_only else "rwc"
-    uri = f"{path.resolve().as_uri()}?mode={mode}"
-    conn = sqlite3.connect(
-        uri,
-        uri=True,
-        timeout=busy_ms / 1000,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-    conn.execute("PRAGMA trusted_schema = OFF")
-    conn.execute("PRAGMA temp_store = MEMORY")
-    return conn
-
-
-def create_private(path: Path) -> None:
-    """Create an empty file that only its owner may read, if there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-
-
-@contextmanager
-def clear_errors(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into ours, which say what to do now."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        text = str(error)
-        if "locked" in text or "busy" in text:
-            raise StoreLockedError(path) from error
-        if "full" in text:
-            raise StoreFullError(path) from error
-        if "readonly" in text or "read-only" in text:
-            raise StoreReadOnlyError(path) from error
-        raise StoreError(f"{path}: the database refused the operation ({text})") from error
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.IntegrityError):
-            raise StoreError(f"{path}: the database holds conflicting rows ({error})") from error
-        raise NotAProvkeepFileError(path, str(error)) from error
-
-
-def check_identity(conn: sqlite3.Connection, path: Path, application_id: int, version: int) -> int:
-    """Return the schema version; raise when the file is not ours or newer than this code."""
-    found = conn.execute("PRAGMA application_id").fetchone()[0]
-    if found != application_id:
-        raise NotAProvkeepFileError(path, "it carries another application's mark")
-    have = int(conn.execute("PRAGMA user_version").fetchone()[0])
-    if have > version:
-        raise StoreNewerError(path, have, version)
-    return have
-
-
-def open_or_create(
-    path: Path, application_id: int, migrations: dict[int, str], *, read_only: bool
-) -> sqlite3.Connection:
-    """Open a provkeep file, creating or migrating it unless ``read_only``."""
-    if not read_only:
-        create_private(path)
-    with clear_errors(path):
-        conn = connect(path, read_only=read_only)
-        try:
-            empty = conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
-            if not (empty and not read_only):
-                check_identity(conn, path, application_id, max(migrations))
-            if not read_only:
-                conn.execute("PRAGMA journal_mode = WAL")
-                schema.migrate(sqlite_utils.Database(conn), migrations, application_id)
-        except BaseException:
-            conn.close()
-            raise
-    return conn
+STORE_ID_BYTES: Final = 16
 
 
 class SqliteTransaction:
@@ -157,67 +83,117 @@ class SqliteTransaction:
 
 
 class SqliteStore:
-    """See ``store.base.Store``. One write connection behind a lock, one connection to read."""
+    """See ``store.base.Store``. One connection to write and one to read, each behind its lock.
 
-    def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False) -> None:
+    Args:
+        path: the file; made when missing, unless ``read_only``.
+        read_only: never write; ``transaction`` refuses.
+        busy_ms: how long another process's lock is waited for when writing, in milliseconds.
+            Reading is always patient.
+
+    Raises:
+        StoreError: the file is missing, not ours, newer, locked, or not to be written.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        read_only: bool = False,
+        busy_ms: int = PATIENT_MS,
+    ) -> None:
         self.path = Path(path).absolute()
         self.read_only = read_only
-        self._lock = threading.Lock()
-        self._read_lock = threading.Lock()
-        if read_only and not self.path.exists():
-            raise NotAProvkeepFileError(self.path, "there is no such file")
-        self._conn = open_or_create(
-            self.path, schema.APPLICATION_ID, schema.MIGRATIONS, read_only=read_only
-        )
+        self._busy_ms = busy_ms
         self._full = False
-        self._conn.execute("PRAGMA synchronous = NORMAL")
-        self._reader: sqlite3.Connection | None = None
-        self._inode = self._stat()
-        self.store_id = bytes.fromhex(self.meta("store_id") or "")
+        self._place: Place | None = None
+        self._reader = Link(self._open_reader)
+        self._writer = self._reader if read_only else Link(self._open_writer)
+        try:
+            with self._writer.lock:
+                self._writer.get()
+                self._place = Place(self.path)
+            self.store_id = self._read_store_id()
+        except BaseException:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
         return f"<SqliteStore {self.path.name}>"
 
-    def _stat(self) -> tuple[int, int]:
-        found = self.path.stat()
-        return found.st_dev, found.st_ino
+    def _open_writer(self) -> sqlite3.Connection:
+        if self._place is not None:
+            self._place.check()
+            self._place.reopened()
+        conn = open_or_create(
+            self.path,
+            schema.APPLICATION_ID,
+            schema.MIGRATIONS,
+            read_only=False,
+            busy_ms=self._busy_ms,
+        )
+        conn.execute("PRAGMA synchronous = NORMAL")
+        self._full = False
+        return conn
+
+    def _open_reader(self) -> sqlite3.Connection:
+        if self._place is not None:
+            self._place.check()
+        if self.read_only:
+            return open_or_create(
+                self.path, schema.APPLICATION_ID, schema.MIGRATIONS, read_only=True
+            )
+        return connect(self.path, read_only=True, busy_ms=PATIENT_MS)
+
+    def _read_store_id(self) -> bytes:
+        try:
+            found = bytes.fromhex(self.meta("store_id") or "")
+        except ValueError:
+            found = b"?"
+        if len(found) not in (0, STORE_ID_BYTES):
+            raise NotAProvkeepFileError(self.path, "its store id is malformed")
+        return found
 
     def check_in_place(self) -> None:
         """Raise when the file was deleted or replaced since it was opened."""
-        try:
-            same = self._stat() == self._inode
-        except OSError:
-            same = False
-        if not same:
+        if self._place is None:
             raise StoreReplacedError(self.path)
+        self._place.check()
+
+    def wait_for_locks(self, busy_ms: int) -> None:
+        """From now on wait so long for another process's lock when writing, in milliseconds."""
+        if busy_ms != self._busy_ms:
+            self._busy_ms = busy_ms
+            with self._writer.lock, clear_errors(self.path):
+                self._writer.get().execute(f"PRAGMA busy_timeout = {int(busy_ms)}")
 
     def meta(self, key: str) -> str | None:
         """A value of the ``meta`` table."""
-        with clear_errors(self.path):
-            row = self._conn.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
+        with self._writer.lock, clear_errors(self.path):
+            conn = self._writer.get()
+            row = conn.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
         return str(row[0]) if row else None
 
     def claim(self, store_id: bytes) -> bytes:
-        """Give a new file its identity; return the identity it has (another process may be first)."""
-        with self._lock, clear_errors(self.path):
-            self._conn.execute("BEGIN IMMEDIATE")
-            self._conn.execute("INSERT OR IGNORE INTO meta VALUES('store_id',?)", (store_id.hex(),))
-            self._conn.execute("COMMIT")
-        self.store_id = bytes.fromhex(self.meta("store_id") or "")
+        """Give a new file its identity; return the one it has, as another process may be first."""
+        with self.transaction(durable=True) as tx:
+            tx._conn.execute("INSERT OR IGNORE INTO meta VALUES('store_id',?)", (store_id.hex(),))
+        self.store_id = self._read_store_id()
         return self.store_id
 
     @contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[SqliteTransaction]:
-        if self.read_only:
+        if self.read_only or self._place is None:
             raise StoreReadOnlyError(self.path)
-        self.check_in_place()
-        with self._lock, clear_errors(self.path):
-            conn = self._conn
+        self._place.check()
+        with self._writer.lock, clear_errors(self.path):
+            conn = self._writer.get()
             if durable != self._full:
                 conn.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._full = durable
             conn.execute("BEGIN IMMEDIATE")
             try:
+                self._place.check_log()
                 yield SqliteTransaction(conn)
                 conn.execute("COMMIT")
             except BaseException:
@@ -225,14 +201,9 @@ class SqliteStore:
                     conn.execute("ROLLBACK")
                 raise
 
-    def _read(self) -> sqlite3.Connection:
-        if self._reader is None:
-            self._reader = connect(self.path, read_only=True)
-        return self._reader
-
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        with self._read_lock, clear_errors(self.path):
-            return self._read().execute(sql, parameters).fetchall()
+        with self._reader.lock, clear_errors(self.path):
+            return self._reader.get().execute(sql, parameters).fetchall()
 
     def records(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, bytes]]:
         while stop is None or start < stop:
@@ -259,15 +230,5 @@ class SqliteStore:
         return out
 
     def close(self) -> None:
-        with self._lock, self._read_lock:
-            if self._reader is not None:
-                self._reader.close()
-                self._reader = None
-            self._conn.close()
-
-    def abandon(self) -> None:
-        """Forget the connections without closing them: after fork they belong to the parent."""
-        _inherited.append((self._conn, self._reader))
-
-
-_inherited: list[Any] = []  # kept alive so that the child never closes the parent's locks
+        self._reader.close()
+        self._writer.close()

@@ -28,8 +28,8 @@ class Log:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._frontier = Frontier()
-        self._seen = 0  # the largest size this process has seen
+        self._frontier = Frontier()  # the tree as this process last saw it
+        self._tip = b""  # its last leaf hash, by which a log that was exchanged is noticed
 
     def append(
         self, pending: Iterable[Pending], *, durable: bool = False, only_first: bool = False
@@ -49,7 +49,7 @@ class Log:
             frontier = self._head(tx)
             if only_first and frontier.size:
                 return
-            payload = tx.next_payload()
+            payload, tip = tx.next_payload(), self._tip
             for record in pending:
                 fields = record.body
                 if record.envelopes:
@@ -60,27 +60,37 @@ class Log:
                 tx.add(frontier.size, body, fields, record.envelopes)
                 record.seq, record.p0 = frontier.size, payload
                 payload += len(record.envelopes)
-                frontier.append(leaf_hash(body))
+                tip = leaf_hash(body)
+                frontier.append(tip)
                 if not frontier.size % TILE:
                     _close_tile(tx, frontier.size)
             tx.set_head(frontier.size, frontier.to_bytes())
-        self._frontier, self._seen = frontier, frontier.size
+        self._frontier, self._tip = frontier, tip
 
     def _head(self, tx: Transaction) -> Frontier:
+        """The stored tree head, which must continue what this process saw."""
         size, blob = tx.head()
-        if size < self._seen:
+        mine = self._frontier
+        if size == mine.size:
+            if blob != mine.to_bytes():
+                raise StoreReplacedError(getattr(self._store, "path", "the store"))
+            return mine.copy()
+        if size < mine.size or (mine.size and _tip(tx, mine.size) != self._tip):
             raise StoreReplacedError(getattr(self._store, "path", "the store"))
-        if size == self._frontier.size:
-            return self._frontier.copy()
         return Frontier.from_bytes(size, blob)
 
     def checkpoint(self, key: LogKey) -> Pin:
-        """Sign the current head, keep the checkpoint durably, and return it as a pin."""
+        """Sign the current head, keep the checkpoint durably, and return it as a pin.
+
+        Raises:
+            StoreError: the store refused, or the log is not the one that was seen before.
+        """
         with self._store.transaction(durable=True) as tx:
             frontier = self._head(tx)
+            tip = self._tip if frontier.size == self._frontier.size else _tip(tx, frontier.size)
             root = frontier.root()
             tx.add_checkpoint(frontier.size, key.sign_checkpoint(frontier.size, root))
-        self._seen = frontier.size
+        self._frontier, self._tip = frontier, tip
         return Pin(
             origin=key.public.origin,
             size=frontier.size,
@@ -88,17 +98,23 @@ class Log:
             vkey=key.public.vkey(),
         )
 
-    def root_at(self, size: int) -> bytes:
-        """Return the root over the first ``size`` records, from stored tiles and bodies.
 
-        Raises:
-            PinError: the log is shorter than that.
-        """
-        with self._store.transaction() as tx:
-            have, _ = tx.head()
-            if have < size:
-                raise PinError(f"the log has {have} records, the pin remembers {size}")
-            return root_from_ranges(StoredTree(tx).hash, size)
+def root_at(tx: Transaction, size: int) -> bytes:
+    """Return the root over the first ``size`` records, from stored tiles and bodies.
+
+    Raises:
+        PinError: the log is shorter than that.
+    """
+    have, _ = tx.head()
+    if have < size:
+        raise PinError(f"the log has {have} records, the pin remembers {size}")
+    return root_from_ranges(StoredTree(tx).hash, size)
+
+
+def _tip(tx: Transaction, size: int) -> bytes:
+    """The last of the first ``size`` leaf hashes; empty when there is no such record."""
+    found = tx.bodies(size - 1, size)
+    return leaf_hash(found[0]) if found else b""
 
 
 class StoredTree:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from provkeep.errors import CheckpointError, PinError
+from provkeep.model.files import write_whole
 from provkeep.tlog.checkpoint import ROOT_BYTES, LogPublicKey
 
 PIN_FORMAT = 1
@@ -88,19 +88,7 @@ def write_pin(path: str | os.PathLike[str], pin: Pin) -> None:
     Raises:
         OSError: the folder is missing, full or not writable; the old pin is still there.
     """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            file.write(pin.to_json())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(target.parent)
+    write_whole(Path(path), pin.to_json())
 
 
 def read_pin(path: str | os.PathLike[str]) -> Pin:
@@ -124,17 +112,6 @@ def read_pin(path: str | os.PathLike[str]) -> Pin:
         raise PinError("it is not UTF-8", name) from error
     except PinError as error:
         raise PinError(error.problem, name) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power loss; Windows cannot open folders and needs no help."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,494 @@
+"""Values split into artifacts, each recognised when it passes by again.
+
+A value on its way into a run is recognised as the nearest visible artifact with the same content;
+on its way out, as one the run was given or its children made. What is not recognised is a new
+artifact, and ``recording.edges`` says what it came from.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from provkeep.model import records as r
+from provkeep.model.values import Part, Typed, encode_json, encode_text
+from provkeep.recording.edges import Explainer, Piece, rope
+from provkeep.recording.lists import Lists, message_compartment
+from provkeep.recording.parts import (
+    INLINE_CHARS,
+    MAKERS,
+    Artifact,
+    Run,
+    alike,
+    is_list_of_parts,
+    item_key,
+    message_text,
+    nearest,
+    part_key,
+    text_value,
+)
+from provkeep.recording.sheet import Sheet, clean
+from provkeep.recording.ties import Ties
+
+SOURCE_FIELDS: Final = ("source", "file_path", "file_name", "url", "path")
+MAX_GIVEN_VALUES: Final = 64  # values of one output that a later trace of the session may take
+_SCORES: Final = ("score", "distance", "similarity")
+_Uncommitted = tuple[int, bytes, list[Artifact]]  # place, fingerprint, the documents stored there
+_GROUP: Final = frozenset({"message", "text", "tool_result"})
+
+
+class Intake:
+    """The artifacts of one trace, by content."""
+
+    def __init__(
+        self, sheet: Sheet, ties: Ties, head: dict[str, str], runs: dict[int, Run]
+    ) -> None:
+        self._sheet, self.ties, self._runs = sheet, ties, runs
+        self._session = head.get("session", "")
+        self._by_key: dict[Any, list[Artifact]] = {}
+        self._by_shape: dict[tuple[str, ...], list[Artifact]] = {}
+        self._calls: dict[str, Artifact] = {}
+        self._fresh: dict[bytes, list[Artifact]] = {}  # documents first stored here, by fingerprint
+        self._waiting: list[_Uncommitted] = []
+        self._flying: list[_Uncommitted] = []
+        self._edges = Explainer(sheet.entries.append, self._wake)
+        self.lists = Lists(sheet, ties, self._session, self._by_key, self._edges)
+        self.scores: dict[str, Any] = {}  # sealed with the attributes: they differ by query
+
+    def _wake(self, artifact: Artifact) -> None:
+        self.lists.wake(artifact)
+
+    def call(self, call_id: str | None) -> Artifact | None:
+        """The tool call with this id, the latest if a model used it again."""
+        return self._calls.get(call_id) if call_id else None
+
+    def drained(self) -> None:
+        """What was said so far is on its way into the log."""
+        self._flying, self._waiting = self._waiting, []
+
+    def settled(self, numbers: dict[int, int]) -> None:
+        """It is committed, under these numbers (place -> payload); what has none is lost."""
+        for place, mark, artifacts in self._flying:
+            self._fresh.pop(mark, None)
+            for artifact in artifacts:
+                artifact.payload = numbers.get(place)
+        self._flying = []
+
+    def adopt(self, given: Artifact) -> None:
+        """A stream says its input late: what its steps were given before came from there."""
+        for leaf in given.leaves():
+            for artifact in self._edges.by_text.get(leaf.text or "", ()):
+                made_by = artifact.made_by
+                if made_by is None or artifact.exact or artifact.causes:
+                    continue
+                if made_by.kind not in MAKERS and artifact.number >= self._sheet.drained:
+                    self._edges.link(leaf, artifact, "content")
+                    artifact.exact = True
+                    artifact.more["x"] = 1
+
+    # -- whole values --------------------------------------------------------------------------
+
+    def place(self, value: Any, run: Run, *, out: bool) -> Artifact | None:
+        """The artifact of a whole value that a run was given or returned; None for None."""
+        if value is None:
+            return None
+        kind = type(value)
+        if kind is str:
+            return self._text(value, run, out)
+        if kind is Part:
+            return self._part(value, run, out)
+        if kind is list and is_list_of_parts(value):
+            return self._list(value, run, out)
+        shape = tuple(value) if kind is dict else (kind.__name__,)
+        found = self._by_shape.get(shape)
+        if found:
+            found = [a for a in found if alike(a.value, value)]
+            known = nearest(found, run, value, out=out) if found else None
+            if known:
+                return known[-1]
+        members: list[Artifact] = []
+        skeleton = self._skeleton(value, run, out, members, top=True)
+        artifact = self._new("composite" if members else "data", ("C", shape), run, out)
+        artifact.members, artifact.exact, artifact.value = members, bool(members), value
+        extra = {"m": [a.number for a in members]} if members else {}
+        compartment = _compartment(run, out)
+        self._sheet.write(artifact, compartment, encode_json(skeleton), extra, share=True)
+        self._by_shape.setdefault(shape, []).append(artifact)
+        return artifact
+
+    def _skeleton(
+        self, value: Any, run: Run, out: bool, members: list[Artifact], *, top: bool = False
+    ) -> Any:
+        """A container with references in place of what is stored on its own.
+
+        Strings at the top are stored on their own however short; deeper ones when they are long, or
+        when they can be a string that is known already.
+        """
+        kind = type(value)
+        if kind is str:
+            if top or len(value) >= INLINE_CHARS or self._is_known(value, run, out):
+                return self._refer(self._text(value, run, out), members)
+            return value
+        if kind is Part:
+            return self._refer(self._part(value, run, out), members)
+        if kind is list:
+            if is_list_of_parts(value):
+                return self._refer(self._list(value, run, out), members)
+            return [self._skeleton(v, run, out, members) for v in value]
+        if kind is dict:
+            made: dict[str, Any] = {}
+            slots = run.slots if out and top else None
+            for key, item in value.items():
+                inner = type(item)
+                if inner is int or inner is bool or item is None or item == "":
+                    made[key] = item
+                    continue
+                branch = slots.get(key) if slots else None
+                found = _of_branch(item, branch) if branch is not None else None
+                if found is not None:
+                    made[key] = self._refer(found, members)
+                else:
+                    made[key] = self._skeleton(item, run, out, members, top=top and inner is str)
+            return made
+        if kind is Typed:
+            inside = self._skeleton(
+                value.value, run, out, members, top=top and type(value.value) is dict
+            )
+            return Typed(value.type_name, inside)
+        return value
+
+    def _is_known(self, text: str, run: Run, out: bool) -> bool:
+        found = self._edges.by_text.get(text)
+        return found is not None and bool(nearest(found, run, text, out=out))
+
+    def _refer(self, artifact: Artifact, members: list[Artifact]) -> dict[str, int]:
+        self._wake(artifact)
+        for i, other in enumerate(members):
+            if other is artifact:
+                return {"$ref": i}
+        members.append(artifact)
+        return {"$ref": len(members) - 1}
+
+    def _list(
+        self, value: list[Any], run: Run, out: bool, type_name: str | None = None
+    ) -> Artifact:
+        first = len(self._sheet.artifacts)
+
+        def single(item: Any) -> Artifact:
+            made = self._part(item, run, out) if type(item) is Part else self._text(item, run, out)
+            self._wake(made)
+            return made
+
+        artifact = self.lists.of(
+            value, run, single, out=out, compartment=_compartment(run, out), type_name=type_name
+        )
+        made_by_leaf = out and run.kind in MAKERS and not run.children
+        if artifact.number >= first and artifact.made_by is not None and not made_by_leaf:
+            talk = artifact.keys[0][0] == "m"
+            if talk or run.kind == "prompt":
+                self._settle(artifact, first)
+        return artifact
+
+    def _settle(self, artifact: Artifact, first: int) -> None:
+        """What stands unexplained beside explained messages is constant: glue said it itself."""
+        made = [a for a in artifact.members if a.number >= first and a.kind in _GROUP and a.text]
+        if len(made) < len(artifact.members) or any(a.causes for a in made):
+            for item in made:
+                item.exact = True
+                item.more["x"] = 1
+
+    # -- texts ---------------------------------------------------------------------------------
+
+    def _new(
+        self, kind: str, key: Any, run: Run, out: bool, text: str | None = None, value: Any = None
+    ) -> Artifact:
+        artifact = self._sheet.new(kind, key, run if out else run.parent, text)
+        artifact.value = value
+        return artifact
+
+    def _register(self, artifact: Artifact) -> Artifact:
+        self._by_key.setdefault(artifact.key, []).append(artifact)
+        self._edges.register(artifact)
+        return artifact
+
+    def _text(self, text: str, run: Run, out: bool) -> Artifact:
+        found = self._edges.by_text.get(text)
+        same = nearest(found, run, text, out=out) if found else []
+        known = [a for a in same if a.kind == "text"]
+        if len(known) == 1:
+            return known[0]
+        if known:
+            last = known[-1]
+            if all(a is last or a in last.causes for a in same):
+                return last  # it stands for all of them already
+            same = known
+        artifact = self._new("text", ("t", text), run, out, text or None, text)
+        pieces = self._explain(artifact, out, found, same)
+        extra: dict[str, Any] = {}
+        compartment = _compartment(run, out)
+        if pieces and pieces[0][:2] == (0, len(text)) and pieces[0][3:] == (0, len(text)):
+            extra["of"] = pieces[0][2].number
+            self._sheet.write(artifact, compartment, None, extra)
+        else:
+            made = rope(text, pieces)
+            data = encode_text(text) if made is None else encode_json({"$rope": made})
+            self._take_value(artifact, text, extra)
+            self._sheet.write(artifact, compartment, data, extra)
+        return self._register(artifact)
+
+    def _explain(
+        self,
+        artifact: Artifact,
+        out: bool,
+        found: list[Artifact] | None,
+        same: list[Artifact],
+        shown: Artifact | None = None,
+    ) -> list[Piece]:
+        """What a new text came from: see ``recording.edges``."""
+        run, text = artifact.made_by, artifact.text
+        if run is not None and found and not same and text is not None:
+            leaf = out and not run.children
+            if not leaf and len(text) >= INLINE_CHARS:  # said elsewhere, and handed on unseen
+                same = [a for a in found if a.made_by is not None and a.made_by.kind in MAKERS][-1:]
+        beside = () if shown is None else list(shown.leaves())
+        return self._edges.explain(artifact, run, out=out, same=same, shown=beside)
+
+    # -- parts ---------------------------------------------------------------------------------
+
+    def _part(self, part: Part, run: Run, out: bool) -> Artifact:
+        if part.kind == "prompt":
+            return self._list(part.fields["messages"], run, out, part.type_name)
+        key = part_key(part)
+        found = self._by_key.get(key)
+        if found:
+            known = nearest(found, run, part, out=out)
+            if len(known) > 1 and part.kind == "message":
+                name = part.fields.get("id")
+                known = [a for a in known if a.value.fields.get("id") == name] or known
+            if known:
+                self._wake(known[-1])
+                return known[-1]
+        if part.kind == "document":
+            return self._document(part, key, run, out)
+        if part.kind == "message":
+            return self._message(part, key, run, out)
+        artifact = self._new(part.kind, key, run, out, part.fields.get("text"), part)
+        extra: dict[str, Any] = {}
+        if part.kind == "error":
+            extra["ty"] = clean(part.type_name)
+        elif part.kind == "tool_call":
+            extra["ty"] = clean(part.fields.get("name"))
+            self._calls[str(part.fields.get("id"))] = artifact
+        compartment = "tool" if part.kind in ("tool_call", "tool_result") else "output"
+        self._sheet.write(artifact, compartment, encode_json(part.fields), extra)
+        return self._register(artifact)
+
+    def _message(self, part: Part, key: Any, run: Run, out: bool) -> Artifact:
+        fields = part.fields
+        role, text = str(fields.get("type")), message_text(fields)
+        kind = "tool_result" if role == "tool" else "message"
+        hidden = fields.get("artifact")
+        shown = None if hidden is None else self._hidden(hidden, run, out)
+        artifact = self._new(kind, key, run, out, text, part)
+        found = self._edges.by_text.get(text) if text is not None else None
+        content = text_value(part)
+        same = nearest(found, run, content, out=out) if found else []
+        pieces = self._explain(artifact, out, found, same, shown)
+        extra: dict[str, Any] = {"ty": clean(role)}
+        calls = [
+            self._part(Part("tool_call", "tool_call", call), run, out)
+            for call in fields.get("tool_calls") or ()
+            if type(call) is dict
+        ]
+        if calls:
+            extra["calls"] = [c.number for c in calls]
+        self._joined(artifact, fields, run, out, extra)
+        stored = {
+            k: v
+            for k, v in fields.items()
+            if k == "content" or (v is not None and v != {} and v != [] and k != "artifact")
+        }
+        if calls:
+            stored["tool_calls"] = {"$calls": len(calls)}
+        if type(content) is str and (made := rope(content, pieces)) is not None:
+            stored["content"] = {"$rope": made}
+        self._sheet.write(artifact, message_compartment(role), encode_json(stored), extra)
+        return self._register(artifact)
+
+    def _hidden(self, value: Any, run: Run, out: bool) -> Artifact | None:
+        """A tool's artifact, which the model never saw: kept, and no part of the message."""
+        artifact = self.place(value, run, out=out)
+        if artifact is not None and out:
+            self._sheet.entries.append(
+                [r.NOTE, run.number, self._sheet.now, "tool artifact", artifact.number]
+            )
+        return artifact
+
+    def _joined(
+        self,
+        artifact: Artifact,
+        fields: dict[str, Any],
+        run: Run,
+        out: bool,
+        extra: dict[str, Any],
+    ) -> None:
+        """Join a message to its tool call and to the call of a model that made it, by their ids."""
+        made_by = artifact.made_by
+        call = self._calls.get(str(fields.get("tool_call_id")))
+        if call is not None and (made_by is None or made_by.kind != "tool"):
+            self._edges.link(call, artifact, "id")
+            artifact.exact = True
+        name = fields.get("id")
+        if type(name) is not str:
+            if not artifact.causes and not (out and run.kind in MAKERS):
+                self._take_value(artifact, artifact.text or "", extra)
+            return
+        other = self._runs.get(message_run(name) or -1)
+        if other is not None and other.outs and other.number != run.number:
+            if not artifact.causes:
+                self._edges.link(other.outs[0], artifact, "id")
+                artifact.exact = not (out and run.kind in MAKERS)
+            return
+        tag = self.ties.tag("message", name)
+        if out and run.kind in MAKERS:
+            if message_run(name) not in (None, run.rid) and self.ties.given(tag):
+                extra["ext"] = self._sheet.link(tag, artifact, r.TAKES)
+            elif run.kind == "model":
+                self._sheet.link(self.ties.give(tag), artifact, r.GIVES)
+        elif not artifact.causes:
+            if self.ties.given(tag):
+                extra["ext"] = self._sheet.link(tag, artifact, r.TAKES)
+                artifact.exact = True
+            else:
+                self._take_value(artifact, artifact.text or "", extra)
+
+    def _document(self, part: Part, key: Any, run: Run, out: bool) -> Artifact:
+        fields = dict(part.fields)
+        text = fields.get("page_content")
+        text = text if type(text) is str and text else None
+        artifact = self._new("document", key, run, out, text, part)
+        found = self._edges.by_text.get(text) if text is not None else None
+        same = nearest(found, run, text, out=out) if found else []
+        self._explain(artifact, out, found, same)
+        metadata = fields.get("metadata")
+        if type(metadata) is dict:
+            scores = {k: v for k, v in metadata.items() if _is_score(k, v)}
+            if scores:
+                self.scores[str(artifact.number)] = {"scores": scores}
+                fields["metadata"] = {k: v for k, v in metadata.items() if k not in scores}
+        data = encode_json(fields)
+        stored = self.ties.document(data)
+        extra: dict[str, Any] = {}
+        if not artifact.causes and text is not None:
+            self._take_value(artifact, text, extra)
+        if isinstance(stored, int):
+            artifact.payload = extra["g"] = stored
+            self._sheet.write(artifact, "document", None, extra)
+        elif stored in self._fresh:
+            equal = self._fresh[stored]
+            artifact.payload, extra["sh"] = equal[0].payload, equal[0].number
+            self._sheet.write(artifact, "document", None, extra)
+            equal.append(artifact)
+        else:
+            name = self._source_name(fields)
+            source = self.ties.tag("source", name)
+            extra["fp"], extra["src"] = r.b64(stored), r.b64(source)
+            place = self._sheet.write(artifact, "document", data, extra, source=source)
+            artifact.payload = -1 - place
+            equal = self._fresh[stored] = [artifact]
+            self._waiting.append((place, stored, equal))
+            if self.ties.source_is_new(source):
+                at = self._sheet.payload("meta", encode_json({"name": name}), source)
+                self._sheet.entries.append([r.SOURCE, extra["src"], at])
+        return self._register(artifact)
+
+    def _source_name(self, fields: dict[str, Any]) -> str:
+        """What a document came from, as its metadata says; else its id; else a digest of it."""
+        metadata = fields.get("metadata")
+        if type(metadata) is dict:
+            for key in SOURCE_FIELDS:
+                value = metadata.get(key)
+                if type(value) is Typed:
+                    value = value.value
+                if type(value) is str and value:
+                    return value
+        name = fields.get("id")
+        if name:
+            return str(name)
+        return "content " + self.ties.tag("content", str(fields.get("page_content"))).hex()
+
+    # -- values that a later trace of the session finds in its state ------------------------------
+
+    def give_values(self, output: Artifact | None) -> None:
+        """Let a later trace of the session take what this one's output holds and it made."""
+        if not self._session or output is None:
+            return
+        new = [
+            a
+            for a in output.leaves()
+            if a.kind in ("text", "document", "message", "tool_result")
+            and a.text
+            and len(a.text) >= INLINE_CHARS
+            and not a.taken
+            and "ext" not in a.more
+        ]
+        for artifact in new[:MAX_GIVEN_VALUES]:
+            domain = "input" if artifact.made_by is None else "value"
+            tag = self.ties.give(self._value_tag(domain, artifact.text or ""))
+            self._sheet.link(tag, artifact, r.GIVES)
+
+    def _value_tag(self, domain: str, text: str) -> bytes:
+        return self.ties.tag(domain, f"{self._session}\x00{text}")
+
+    def _take_value(self, artifact: Artifact, text: str, extra: dict[str, Any]) -> None:
+        """What nothing in this trace explains may be left from an earlier one of the session.
+
+        What a person said before counts only in restored state: whoever says it again, says it.
+        """
+        if not self._session or artifact.causes or len(text) < INLINE_CHARS:
+            return
+        made_by = artifact.made_by
+        if made_by is not None and (made_by.kind in MAKERS or not made_by.children):
+            return
+        for domain in ("value",) if made_by is None else ("value", "input"):
+            tag = self._value_tag(domain, text)
+            if self.ties.given(tag):
+                extra["ext"] = self._sheet.link(tag, artifact, r.TAKES)
+                artifact.exact = True
+                return
+
+
+def _of_branch(value: Any, branch: Run) -> Artifact | None:
+    """What a parallel branch returned, if the value is that."""
+    if not branch.outs:
+        return None
+    made = branch.outs[0]
+    kind = type(value)
+    if kind is str:
+        return made if made.text == value and made.kind == "text" else None
+    if kind is Part:
+        return made if made.key == part_key(value) else None
+    if kind is list and value and is_list_of_parts(value):
+        return made if made.keys == tuple([item_key(v) for v in value]) else None
+    return made if alike(made.value, value) else None
+
+
+def _compartment(run: Run, out: bool) -> str:
+    if run.kind == "tool":
+        return "tool"
+    said = out and (run.kind in ("model", "parser") or run.parent is None)
+    return "output" if said else "prompt"
+
+
+def message_run(message_id: str) -> int | None:
+    """The run that a message id of LangChain's names, ``lc_run--<uuid>`` with or without suffix."""
+    if not message_id.startswith("lc_run--"):
+        return None
+    digits = message_id[8:44].replace("-", "")
+    try:
+        return int(digits, 16) if len(digits) == 32 else None
+    except ValueError:
+        return None
+
+
+def _is_score(key: str, value: Any) -> bool:
+    return type(value) is float and any(word in key.lower() for word in _SCORES)

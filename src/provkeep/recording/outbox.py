@@ -1,0 +1,347 @@
+"""The outbox: what traces have said, sealed and committed, or kept while the store refuses.
+
+Used by the writer thread only. A *flight* is what one trace said since its last one; the next may
+begin only when it is committed, because what follows may refer to the numbers it was given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from provkeep.errors import ProvkeepError, StoreError
+from provkeep.model import records as r
+from provkeep.recording.cut import Piece, cut
+from provkeep.recording.opening import Opened, advance_pin
+from provkeep.recording.ties import Ties
+from provkeep.sealing.sealer import Sealer
+from provkeep.store.base import Store
+
+if TYPE_CHECKING:
+    from provkeep.recording.recorder import Buffer
+
+BUSY_MS: Final = 2_000  # how long a commit waits for another process's lock
+RETRY_BUSY_MS: Final = 200  # the same once it has waited in vain
+CHUNK: Final = 512  # records in one commit
+MAX_BACKLOG: Final = 20_000  # records kept while the store cannot be written
+MAX_BACKLOG_BYTES: Final = 256 * 2**20  # and their ciphertext
+MAX_UNSEALED: Final = 2_000  # the same, of flights for which there is no data key
+CHECKPOINT_S: Final = 5.0  # a signed checkpoint at least this often while records come
+FIRST_RETRY_S, LAST_RETRY_S = 0.2, 5.0
+
+log = logging.getLogger("provkeep")
+
+
+def where(error: BaseException) -> str:
+    """An error's kind and place. Its text may quote a payload, so it is never passed on."""
+    if isinstance(error, ProvkeepError):
+        return str(error)
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    name = type(error).__name__
+    if at is None:
+        return name
+    module = at.tb_frame.f_globals.get("__name__", "?")
+    return f"{name} in {module}, line {at.tb_lineno}"
+
+
+class Tally:
+    """What was lost and why, until somebody is told. Any thread may add to it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # a finalizer may run while it is held
+        self._lost = 0
+        self._cause: BaseException | None = None
+        self.gap = 0  # events lost that no record of the log counts yet
+
+    def add(self, error: BaseException, lost: int) -> None:
+        """Something went wrong, and so many events were lost by it."""
+        log.debug("provkeep: %d events lost (%s)", lost, where(error))
+        if not isinstance(error, ProvkeepError):
+            error = StoreError(where(error))
+        with self._lock:
+            self._cause, self._lost, self.gap = error, self._lost + lost, self.gap + lost
+
+    def recorded(self, gap: int) -> None:
+        """A record of the log counts so many lost events."""
+        with self._lock:
+            self.gap -= gap
+
+    def take(self) -> tuple[int, BaseException | None]:
+        """Events lost and the last cause since the last call."""
+        with self._lock:
+            lost, self._lost, cause, self._cause = self._lost, 0, self._cause, None
+        return lost, cause
+
+
+class Flight:
+    """What a trace said since its last flight, on its way into the log."""
+
+    __slots__ = ("buffer", "events", "final", "left", "numbers", "pieces")
+
+    def __init__(self, buffer: Buffer) -> None:
+        self.buffer = buffer
+        self.events, buffer.fed = buffer.fed, 0
+        self.pieces: deque[Piece] = deque()  # not sealed yet
+        self.left = 0  # records sealed and not committed
+        self.numbers: dict[int, int] = {}  # place of a payload in the trace's drain -> its number
+        self.final: list[Any] | None = None  # an entry that needs those numbers
+
+
+class _Lenient:
+    """A store to look things up in; what it cannot say is taken as not known."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._store.query(sql, parameters)
+        except StoreError:
+            return []
+
+
+class Outbox:
+    """Seals and commits; while the store refuses, keeps and tries again."""
+
+    def __init__(self, opened: Opened, tally: Tally) -> None:
+        self.opened, self._tally = opened, tally
+        self.ties = Ties(opened.config.fingerprint_key, _Lenient(opened.store))  # type: ignore[arg-type]  # it only asks
+        self._sealer = Sealer(opened.config, opened.keys)
+        self._records: deque[tuple[r.Pending, Flight, list[int]]] = deque()
+        self._unsealed: list[Flight] = []
+        self.refusal: ProvkeepError | None = None
+        self.refused_at = 0.0  # since when, monotonic
+        self._retry_s = FIRST_RETRY_S
+        self._retry_at = 0.0
+        self._dirty = False  # records came since the last checkpoint
+        self._signed_at = 0.0
+
+    @property
+    def pending(self) -> int:
+        """Traces that still wait to be written."""
+        flights = {id(flight.buffer) for _, flight, _ in self._records}
+        return len(flights | {id(flight.buffer) for flight in self._unsealed})
+
+    def due(self) -> bool:
+        """Is it time to try a store that refused?"""
+        return self.refusal is None or time.monotonic() >= self._retry_at
+
+    # -- in ------------------------------------------------------------------------------------
+
+    def launch(self, buffer: Buffer) -> None:
+        """Take what a trace has said, unless its last flight is still on its way."""
+        trace = buffer.trace
+        if buffer.flight is not None or not trace.entries:
+            return
+        flight = Flight(buffer)
+        try:
+            entries, payloads = trace.drain()
+            pieces = cut(entries, payloads)
+            if len(pieces) > 1:
+                flight.final = _take_final(entries)
+                if flight.final is not None:
+                    pieces = cut(entries, payloads)
+        except Exception as error:  # noqa: BLE001  # counted and told; the other traces go on
+            self._tally.add(error, max(1, flight.events))
+            buffer.error = StoreError(where(error))
+            return
+        flight.pieces.extend(pieces)
+        buffer.flight = flight
+        if self._unsealed or not self._seal(flight):
+            self._unsealed.append(flight)
+        else:
+            self._over(flight, [])  # in case nothing of it could be sealed
+
+    def _seal(self, flight: Flight) -> bool:
+        """Seal what is left of a flight; False when the key file refuses."""
+        buffer = flight.buffer
+        trace = buffer.trace
+        while flight.pieces:
+            entries, payloads, places = flight.pieces[0]
+            body: dict[str, Any] = {
+                "k": "trace",
+                "v": r.FORMAT,
+                "t": trace.tid,
+                "n": trace.count,
+                "t0": str(trace.t0_ns),
+                "e": entries,
+            }
+            if trace.count == 0:
+                head = {
+                    kind: r.b64(self.ties.tag(kind, trace.head[kind]))
+                    for kind in ("session", "actor", "subject")
+                    if kind in trace.head
+                }
+                if head:
+                    body["h"] = head
+            try:
+                record = self._sealer.record(
+                    body, payloads, scope=trace.tid, number=trace.count, trace_keys=trace.keys
+                )
+            except (StoreError, OSError) as error:
+                self._refuse(error)
+                return False
+            except Exception as error:  # noqa: BLE001  # counted and told; the others go on
+                flight.pieces.popleft()
+                self._lose(flight, error)
+                continue
+            flight.pieces.popleft()
+            trace.count += 1
+            flight.left += 1
+            self._records.append((record, flight, places))
+        return True
+
+    # -- out -----------------------------------------------------------------------------------
+
+    def write(self) -> list[Buffer]:
+        """Commit what is ready; return the traces whose flight is over, written or lost."""
+        settled: list[Buffer] = []
+        while self._unsealed and self._seal(self._unsealed[0]):
+            self._over(self._unsealed.pop(0), settled)
+        chunk = CHUNK
+        while self._records or self._tally.gap:
+            some = [self._records.popleft() for _ in range(min(chunk, len(self._records)))]
+            try:
+                self._append(some)
+            except (ProvkeepError, OSError) as error:
+                self._records.extendleft(reversed(some))
+                self._refuse(error)
+                return settled
+            except Exception as error:  # noqa: BLE001  # a bad record must not block the others
+                if len(some) > 1:
+                    self._records.extendleft(reversed(some))
+                    chunk = 1
+                    continue
+                self._lose(some[0][1], error)
+            else:
+                self._accepted()
+                self._dirty = True
+            for record, flight, places in some:
+                self._learn(record, flight, places)
+                flight.left -= 1
+                self._over(flight, settled)
+        if not self._unsealed:
+            self._accepted()
+        return settled
+
+    def _append(self, some: list[tuple[r.Pending, Flight, list[int]]]) -> None:
+        records = [record for record, _, _ in some]
+        gap = self._tally.gap
+        if gap:
+            body = {"k": "gap", "v": r.FORMAT, "at": time.time_ns() // 1000, "events": gap}
+            records.append(r.Pending(body, []))
+        durable = any(flight.buffer.durability == "strict" for _, flight, _ in some)
+        self.opened.keys.check_in_place()
+        self.opened.log.append(records, durable=durable)
+        if gap:
+            self._tally.recorded(gap)
+
+    def _learn(self, record: r.Pending, flight: Flight, places: list[int]) -> None:
+        if record.seq < 0:
+            return  # it was lost
+        for i, place in enumerate(places):
+            flight.numbers[place] = record.p0 + i
+        for entry in record.body["e"]:
+            if entry[0] == r.ARTIFACT and "fp" in entry[7]:
+                self.ties.learn_document(r.unb64(entry[7]["fp"]), record.p0 + entry[6])
+
+    @staticmethod
+    def _over(flight: Flight, settled: list[Buffer]) -> None:
+        """When all of a flight is committed or lost, let its trace go on."""
+        if flight.left or flight.pieces:
+            return
+        buffer = flight.buffer
+        buffer.flight = None
+        trace = buffer.trace
+        trace.settled(flight.numbers)
+        if flight.final is not None:
+            numbers = flight.numbers
+            reached = [numbers.get(-p - 1, -1) if p < 0 else p for p in flight.final[3]]
+            trace.entries.append([*flight.final[:3], sorted(p for p in reached if p >= 0)])
+        settled.append(buffer)
+
+    # -- when the store refuses ------------------------------------------------------------------
+
+    def _refuse(self, error: ProvkeepError | OSError) -> None:
+        """Keep what there is and try again, ever more rarely."""
+        now = time.monotonic()
+        if self.refusal is None:
+            self.refused_at, self._retry_s = now, FIRST_RETRY_S
+            self._wait_for_locks(RETRY_BUSY_MS)
+        else:
+            self._retry_s = min(2 * self._retry_s, LAST_RETRY_S)
+        self._retry_at = now + self._retry_s
+        if not isinstance(error, ProvkeepError):
+            error = StoreError(f"{self.opened.store.path}: {error.strerror}; check disk and file")
+        self.refusal = error
+        self._bound(error)
+
+    def _accepted(self) -> None:
+        if self.refusal is not None:
+            self.refusal = None
+            self._wait_for_locks(BUSY_MS)
+
+    def _wait_for_locks(self, busy_ms: int) -> None:
+        with contextlib.suppress(ProvkeepError):  # it is about to be noticed anyway
+            self.opened.store.wait_for_locks(busy_ms)
+            self.opened.keys.wait_for_locks(busy_ms)
+
+    def _bound(self, cause: ProvkeepError) -> None:
+        """Beyond a bound the newest are lost, and counted."""
+        size = sum(len(e) for record, _, _ in self._records for e in record.envelopes)
+        while len(self._records) > MAX_BACKLOG or size > MAX_BACKLOG_BYTES:
+            record, flight, _ = self._records.pop()
+            size -= sum(map(len, record.envelopes))
+            self._lose(flight, cause)
+            flight.left -= 1
+            self._over(flight, [])
+        while len(self._unsealed) > MAX_UNSEALED:
+            flight = self._unsealed.pop()
+            flight.pieces.clear()
+            self._lose(flight, cause)
+            self._over(flight, [])
+
+    def _lose(self, flight: Flight, error: Exception) -> None:
+        self._tally.add(error, flight.events)
+        flight.events = 0  # counted once, however many of its records are lost
+        flight.buffer.error = (
+            error if isinstance(error, ProvkeepError) else StoreError(where(error))
+        )
+        self.ties.forget()  # what was taken as stored may not be
+
+    # -- the end of a turn -----------------------------------------------------------------------
+
+    def sign(self, *, now: bool) -> None:
+        """Sign a checkpoint and move the pin, if there is something new and it is time."""
+        at = time.monotonic()
+        if not self._dirty or not (now or at - self._signed_at >= CHECKPOINT_S):
+            return
+        self._signed_at = at
+        try:
+            advance_pin(self.opened, self.opened.log.checkpoint(self.opened.log_key))
+            self._dirty = False
+        except (ProvkeepError, OSError) as error:
+            self._tally.add(error, 0)
+
+    def close(self) -> None:
+        """Release the store; data keys that nothing used go."""
+        try:
+            with contextlib.suppress(ProvkeepError, OSError):  # they are harmless if they stay
+                self._sealer.drop_unused()
+        finally:
+            self.opened.close()
+
+
+def _take_final(entries: list[list[Any]]) -> list[Any] | None:
+    """Take out the entry that names payloads by place, when the cut will change their places."""
+    for i in range(len(entries) - 1, max(-1, len(entries) - 3), -1):
+        if entries[i][0] == r.FINAL and any(p < 0 for p in entries[i][3]):
+            return entries.pop(i)
+    return None

@@ -1,0 +1,98 @@
+"""What a trace has said and not yet committed: entries, and the plaintexts they count."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from provkeep.model import records as r
+from provkeep.recording.parts import Artifact, Run
+from provkeep.sealing.sealer import Payload
+
+MAX_NAME: Final = 200  # characters of a component's name kept in the clear
+SHARED_PAYLOAD: Final = 512  # bytes up to which equal skeletons of a trace share a payload
+
+
+def clean(name: object) -> str:
+    """A component's name as it may stand in the clear."""
+    text = str(name)[:MAX_NAME]
+    return text.encode("utf-8", "replace").decode()
+
+
+class Sheet:
+    """Entries and payloads of one trace since its last record."""
+
+    def __init__(self) -> None:
+        self.entries: list[list[Any]] = []
+        self.payloads: list[Payload] = []
+        self.now = 0  # nanoseconds since the trace began, at the event being taken in
+        self.artifacts: list[Artifact] = []  # by number
+        self.drained = 0  # artifacts whose entries are in a record already
+        self._shared: dict[tuple[str, bytes], int] = {}
+
+    def new(self, kind: str, key: Any, made_by: Run | None, text: str | None) -> Artifact:
+        """A new artifact with the next number; ``write`` its entry when it is explained."""
+        artifact = Artifact(len(self.artifacts), kind, key, made_by, text)
+        self.artifacts.append(artifact)
+        return artifact
+
+    def number(self, artifact: Artifact) -> None:
+        """Give the next number to an artifact that had none."""
+        artifact.number = len(self.artifacts)
+        self.artifacts.append(artifact)
+
+    def write(
+        self,
+        artifact: Artifact,
+        compartment: str,
+        data: bytes | None,
+        extra: dict[str, Any] | None = None,
+        *,
+        source: bytes | None = None,
+        share: bool = False,
+    ) -> int:
+        """Write an artifact's entry and put its payload in line; return the payload's place."""
+        more = extra if extra is not None else {}
+        place = -1
+        if data is not None:
+            known = self._shared.get((compartment, data)) if share else None
+            if known is not None:
+                more["sh"] = known
+            else:
+                place = self.payload(compartment, data, source)
+                if share and len(data) <= SHARED_PAYLOAD:
+                    self._shared[compartment, data] = artifact.number
+        if artifact.exact:
+            more["x"] = 1
+        artifact.more = more
+        self.entries.append(
+            [
+                r.ARTIFACT,
+                artifact.number,
+                r.KIND_CODE[artifact.kind],
+                r.CLASS_CODE[compartment],
+                -1 if artifact.made_by is None else artifact.made_by.number,
+                -1 if artifact.text is None else len(artifact.text),
+                place,
+                more,
+            ]
+        )
+        return place
+
+    def payload(self, compartment: str, data: bytes, source: bytes | None = None) -> int:
+        """Put a plaintext in line; return its place among those not yet committed."""
+        self.payloads.append(Payload(compartment, data, source))
+        return len(self.payloads) - 1
+
+    def link(self, tag: bytes, artifact: Artifact, role: int) -> str:
+        """Say that an artifact is given to, or taken from, another trace; return the tag's text."""
+        text = r.b64(tag)
+        self.entries.append([r.LINK, text, artifact.number, role])
+        return text
+
+    def drain(self) -> tuple[list[list[Any]], list[Payload]]:
+        """Take what was added since the last call."""
+        self.drained = len(self.artifacts)
+        entries, payloads = self.entries[:], self.payloads[:]
+        self.entries.clear()
+        self.payloads.clear()
+        return entries, payloads
