@@ -6,7 +6,6 @@ the user's program, except under ``durability="strict"`` when the evidence canno
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
@@ -22,9 +21,18 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
 
 from provkeep.errors import ProvkeepError
+from provkeep.langchain.meaning import (
+    Stream,
+    for_graphs,
+    graph_kind,
+    is_late,
+    name_of,
+    status_of,
+)
 from provkeep.langchain.snapshots import answered_by, model_result, register_all, usage_of
 from provkeep.model.events import NOTHING, Noted, RunEnded, RunFailed, RunStarted, TokensStreamed
-from provkeep.model.values import Memo, snapshot
+from provkeep.model.snapshot import snapshot
+from provkeep.model.values import Memo
 from provkeep.recording.recorder import Recorder, Scope, recorder_for
 
 log = logging.getLogger("provkeep")
@@ -33,7 +41,7 @@ register_all()
 _F = TypeVar("_F", bound=Callable[..., Any])
 _SESSION_KEYS = ("thread_id", "session_id", "conversation_id")
 _CHAIN_KINDS = {"prompt": "prompt", "parser": "parser", "llm": "model"}
-_LATE = {"input": ""}  # what a streaming chain says before it has seen its input
+_MAX_STREAMS = 256  # streams whose chunks are counted before the abandoned ones are dropped
 _ASYNC_LLM_START = AsyncCallbackManager.on_llm_start.__code__
 
 
@@ -71,7 +79,7 @@ class ProvenanceHandler(BaseCallbackHandler):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> ProvenanceHandler:
         """Become LangGraph's kind of handler too, when LangGraph is in use."""
-        return cast(ProvenanceHandler, super().__new__(_for_graphs(cls)))
+        return cast(ProvenanceHandler, super().__new__(for_graphs(cls)))
 
     def __init__(
         self,
@@ -98,7 +106,7 @@ class ProvenanceHandler(BaseCallbackHandler):
         self._recorder: Recorder = recorder_for(path)
         self._recorder.acquire()
         self._record = self._recorder.record
-        self._chunks: dict[UUID, list[tuple[int, int]]] = {}
+        self._streams: dict[UUID, Stream] = {}
         self._closed = False
 
     def __repr__(self) -> str:
@@ -177,19 +185,21 @@ class ProvenanceHandler(BaseCallbackHandler):
         model: str | None = None,
         provider: str | None = None,
     ) -> None:
+        if self._recorder.knows(run_id.int):
+            return  # another handler, or this one a second time, has said so
         now = time.time_ns()
         attrs = more
         slot = session = retry = None
         if metadata:
             attrs["metadata"] = snapshot(metadata, memo)
             for key in _SESSION_KEYS:
-                if key in metadata:
+                if isinstance(metadata.get(key), str | int | UUID):
                     session = str(metadata[key])
                     break
-            if metadata.get("langgraph_node") == name and kind == "chain":
-                kind = "node"
+            if kind == "chain":
+                kind = graph_kind(name, parent_run_id, metadata)
         if tags:
-            attrs["tags"] = list(tags)
+            attrs["tags"] = snapshot(tags)
             for tag in tags:
                 if tag[:8] == "map:key:":
                     slot = tag[8:]
@@ -220,24 +230,51 @@ class ProvenanceHandler(BaseCallbackHandler):
             RunEnded(run_id=run_id.int, at_ns=time.time_ns(), outputs=outputs, **more), self._scope
         )
 
-    def _error(self, error: BaseException, run_id: UUID, outputs: Any = NOTHING) -> None:
-        status = _status(error)
+    def _error(
+        self, error: BaseException, run_id: UUID, kwargs: dict[str, Any], outputs: Any = NOTHING
+    ) -> None:
+        status = status_of(error)
         memo = self._memo(run_id)
+        new = id(error) not in memo
         memo[id(error)] = (error, None)  # alive while its address is its name
-        control = status == "interrupted" or status == "ok"
         if status == "ok":  # a hand-over to a parent graph is a return, not a failure
-            self._end(run_id, snapshot(getattr(error, "args", ()), {}))
+            self._end(run_id, snapshot(error.args, {}))
             return
+        if status == "interrupted":
+            if new:
+                self._note(run_id, "interrupt", error.args[0] if error.args else None)
+            if any(tag[:11] == "graph:step:" for tag in kwargs.get("tags") or ()):
+                self._pause(kwargs.get("parent_run_id"))
+        elif status == "cancelled":
+            for stream in [i for i in self._streams if self._memo(i) is memo]:
+                self._said_tokens(stream)  # a cancelled model never ends
         self._record(
             RunFailed(
                 run_id=run_id.int,
                 at_ns=time.time_ns(),
                 status=status,
-                error=NOTHING if control else snapshot(error, {}),
+                error=NOTHING if status == "interrupted" else snapshot(error, {}),
                 error_key=id(error),
                 outputs=outputs,
             ),
             self._scope,
+        )
+
+    def _pause(self, run_id: UUID | None) -> None:
+        """Remember that a graph waits for somebody: it will end normally, with its state so far."""
+        if run_id is not None:
+            memo = self._memo(run_id)
+            memo.setdefault("paused", (set(), None))[0].add(run_id)
+
+    def _note(self, run_id: UUID, name: str, data: Any) -> None:
+        memo = self._memo(run_id)
+        last = memo.get(("note", run_id))
+        if last is not None and last[0] is data and last[1][0] == name and last[1][1] is not self:
+            return  # another handler on the same path has said so
+        memo["note", run_id] = (data, (name, self))
+        given = snapshot(data, memo)
+        self._record(
+            Noted(run_id=run_id.int, at_ns=time.time_ns(), name=name, data=given), self._scope
         )
 
     def _memo(self, run_id: UUID | None) -> Memo:
@@ -259,12 +296,13 @@ class ProvenanceHandler(BaseCallbackHandler):
     ) -> None:
         """A chain, prompt, parser, lambda, graph or node begins."""
         memo = self._memo(parent_run_id)
-        name = kwargs.get("name") or _name(serialized) or "chain"
+        name = kwargs.get("name") or name_of(serialized) or "chain"
         kind = _CHAIN_KINDS.get(kwargs.get("run_type") or "", "chain")
-        if kind == "chain" and parent_run_id is None and name == "LangGraph":
-            kind = "graph"
-        given = NOTHING if inputs == _LATE else snapshot(inputs, memo)
         more = {"serialized": snapshot(serialized, memo)} if serialized else {}
+        if is_late(inputs):
+            given, more["inputs"] = NOTHING, {"input": ""}
+        else:
+            given = snapshot(inputs, memo)
         self._start(kind, name, run_id, parent_run_id, given, memo, tags, metadata, more)
 
     @_guarded
@@ -272,9 +310,10 @@ class ProvenanceHandler(BaseCallbackHandler):
         """A chain returned."""
         memo = self._memo(run_id)
         late = kwargs.get("inputs")
-        given = NOTHING if late is None or late == _LATE else snapshot(late, memo)
+        given = NOTHING if late is None or is_late(late) else snapshot(late, memo)
         made = NOTHING if outputs is None else snapshot(outputs, memo)
-        if isinstance(outputs, dict) and "__interrupt__" in outputs:
+        paused = memo.get("paused")
+        if paused is not None and run_id in paused[0]:
             now = time.time_ns()
             self._record(
                 RunFailed(run_id=run_id.int, at_ns=now, status="interrupted", outputs=made),
@@ -286,7 +325,7 @@ class ProvenanceHandler(BaseCallbackHandler):
     @_guarded
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """A chain raised, or a graph used an exception for control flow."""
-        self._error(error, run_id)
+        self._error(error, run_id, kwargs)
 
     # -- models ----------------------------------------------------------------------------------
 
@@ -341,7 +380,7 @@ class ProvenanceHandler(BaseCallbackHandler):
         asked = meta.get("ls_model_name") or params.get("model") or params.get("model_name")
         self._start(
             "model",
-            kwargs.get("name") or _name(serialized) or "model",
+            kwargs.get("name") or name_of(serialized) or "model",
             run_id,
             parent_run_id,
             snapshot(given, memo),
@@ -355,17 +394,25 @@ class ProvenanceHandler(BaseCallbackHandler):
 
     def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """A chunk came; noted only when tokens are asked for."""
-        if self.tokens:
-            chunks = self._chunks.get(run_id)
-            if chunks is None:
-                chunks = self._chunks[run_id] = []
-            chunks.append((time.time_ns(), len(token) if isinstance(token, str) else 0))
+        if not self.tokens:
+            return
+        chunk = kwargs.get("chunk")
+        stream = self._streams.get(run_id)
+        if stream is None:
+            if len(self._streams) >= _MAX_STREAMS:
+                for known in [i for i in self._streams if not self._recorder.knows(i.int)]:
+                    del self._streams[known]
+            stream = self._streams[run_id] = Stream()
+        elif chunk is not None and chunk is stream.last:
+            return  # this handler stands twice in the list
+        stream.last = chunk
+        stream.chunks.append((time.time_ns(), len(token) if isinstance(token, str) else 0))
 
     def _said_tokens(self, run_id: UUID) -> None:
-        chunks = self._chunks.pop(run_id, None)
-        if chunks:
-            first = chunks[0][0]
-            spread = tuple([(at - first, size) for at, size in chunks])
+        stream = self._streams.pop(run_id, None)
+        if stream is not None:
+            first = stream.chunks[0][0]
+            spread = tuple([(at - first, size) for at, size in stream.chunks])
             self._record(TokensStreamed(run_id=run_id.int, at_ns=first, chunks=spread), self._scope)
 
     @_guarded
@@ -385,7 +432,7 @@ class ProvenanceHandler(BaseCallbackHandler):
         outputs = NOTHING
         if isinstance(response, LLMResult) and any(response.generations):
             outputs = model_result(response, self._memo(run_id))[0]
-        self._error(error, run_id, outputs)
+        self._error(error, run_id, kwargs, outputs)
 
     # -- retrievers and tools ----------------------------------------------------------------------
 
@@ -403,7 +450,7 @@ class ProvenanceHandler(BaseCallbackHandler):
     ) -> None:
         """A retriever is asked."""
         memo = self._memo(parent_run_id)
-        name = kwargs.get("name") or _name(serialized) or "retriever"
+        name = kwargs.get("name") or name_of(serialized) or "retriever"
         more = {"serialized": snapshot(serialized, memo)} if serialized else {}
         given = snapshot(query, memo)
         self._start("retriever", name, run_id, parent_run_id, given, memo, tags, metadata, more)
@@ -418,7 +465,7 @@ class ProvenanceHandler(BaseCallbackHandler):
     @_guarded
     def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """A retriever raised."""
-        self._error(error, run_id)
+        self._error(error, run_id, kwargs)
 
     @_guarded
     def on_tool_start(
@@ -436,7 +483,7 @@ class ProvenanceHandler(BaseCallbackHandler):
         """A tool is called."""
         memo = self._memo(parent_run_id)
         given = snapshot(inputs if inputs is not None else input_str, memo)
-        name = kwargs.get("name") or _name(serialized) or "tool"
+        name = kwargs.get("name") or name_of(serialized) or "tool"
         more = {"serialized": snapshot(serialized, memo)} if serialized else {}
         call = kwargs.get("tool_call_id")
         self._start(
@@ -460,82 +507,31 @@ class ProvenanceHandler(BaseCallbackHandler):
     @_guarded
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """A tool raised."""
-        self._error(error, run_id)
+        self._error(error, run_id, kwargs)
 
-    # -- the rest ------------------------------------------------------------------------------------
+    # -- the rest --------------------------------------------------------------------------------
 
     @_guarded
     def on_custom_event(self, name: str, data: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """The program said something of its own."""
-        given = snapshot(data, self._memo(run_id))
-        note = Noted(run_id=run_id.int, at_ns=time.time_ns(), name=name, data=given)
-        self._record(note, self._scope)
+        self._note(run_id, name, data)
 
     @_guarded
     def on_retry(self, retry_state: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """A text model is tried again."""
-        attempt = getattr(retry_state, "attempt_number", None)
-        note = Noted(run_id=run_id.int, at_ns=time.time_ns(), name="retry", data=snapshot(attempt))
-        self._record(note, self._scope)
+        self._note(run_id, "retry", getattr(retry_state, "attempt_number", None))
 
     def _graph_event(self, name: str, event: Any) -> None:
-        if event.run_id is None:
-            return
-        data = {"status": event.status, "checkpoint_id": event.checkpoint_id}
-        data["checkpoint_ns"] = list(event.checkpoint_ns)
-        interrupts = getattr(event, "interrupts", None)
-        if interrupts is not None:
-            data["interrupts"] = snapshot(list(interrupts))
-        note = Noted(run_id=event.run_id.int, at_ns=time.time_ns(), name=name, data=data)
-        self._record(note, self._scope)
+        if event.run_id is not None:
+            self._note(event.run_id, name, event)
 
     @_guarded
     def on_interrupt(self, event: Any) -> None:
         """A graph stopped to wait for somebody."""
+        self._pause(event.run_id)
         self._graph_event("interrupt", event)
 
     @_guarded
     def on_resume(self, event: Any) -> None:
         """A graph goes on where it stopped."""
         self._graph_event("resume", event)
-
-
-def _name(serialized: dict[str, Any] | None) -> str | None:
-    if not serialized:
-        return None
-    name = serialized.get("name")
-    if not name and serialized.get("id"):
-        name = serialized["id"][-1]
-    return name if isinstance(name, str) else None
-
-
-def _status(error: BaseException) -> str:
-    if isinstance(error, asyncio.CancelledError | GeneratorExit | KeyboardInterrupt):
-        return "cancelled"
-    names = {kind.__name__ for kind in type(error).__mro__}
-    if "GraphInterrupt" in names:
-        return "interrupted"
-    return "ok" if "ParentCommand" in names else "error"
-
-
-_graph_classes: dict[type, type] = {}
-
-
-def _for_graphs(cls: type) -> type:
-    """``cls``, or its subclass that LangGraph tells of interrupts, when LangGraph is loaded."""
-    if "langgraph" not in sys.modules:
-        return cls
-    found = _graph_classes.get(cls)
-    if found is None:
-        try:
-            from langgraph.callbacks import GraphCallbackHandler
-        except ImportError:  # an older LangGraph
-            found = cls
-        else:
-            found = (
-                cls
-                if issubclass(cls, GraphCallbackHandler)
-                else type(cls.__name__, (cls, GraphCallbackHandler), {"__doc__": cls.__doc__})
-            )
-        _graph_classes[cls] = found
-    return found

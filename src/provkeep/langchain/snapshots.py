@@ -14,7 +14,8 @@ from langchain_core.messages.base import TextAccessor
 from langchain_core.outputs import LLMResult
 from langchain_core.prompt_values import ChatPromptValue
 
-from provkeep.model.values import Memo, Part, register, snapshot
+from provkeep.model.snapshot import register, snapshot
+from provkeep.model.values import Memo, Part, Typed
 
 _ATOMS = frozenset({str, int, bool, type(None)})
 
@@ -26,13 +27,21 @@ def _fields(value: Any, memo: Memo, depth: int) -> dict[str, Any]:
     }
     extra = getattr(value, "__pydantic_extra__", None)
     if extra:
-        fields.update(snapshot(extra, memo, depth + 1))
+        more = snapshot(extra, memo, depth + 1)
+        fields.update(more if type(more) is dict else {"extra": more})
     return fields
+
+
+def _unchanged(part: Part, fields: dict[str, Any]) -> bool:
+    try:
+        return bool(part.fields == fields)
+    except Exception:  # noqa: BLE001  # a value's own comparison failed: take it anew
+        return False
 
 
 def _message(value: BaseMessage, memo: Memo, depth: int) -> Part:
     held = memo.get(id(value))
-    if held is not None and held[0] is value and held[1].fields == value.__dict__:
+    if held is not None and held[0] is value and _unchanged(held[1], value.__dict__):
         part: Part = held[1]
         return part
     part = Part("message", type(value).__name__, _fields(value, memo, depth))
@@ -44,7 +53,7 @@ def _document(value: Document, memo: Memo, depth: int) -> Part:
     held = memo.get(id(value))
     fields = _fields(value, memo, depth)
     fields.pop("type", None)
-    if held is not None and held[0] is value and held[1].fields == fields:
+    if held is not None and held[0] is value and _unchanged(held[1], fields):
         part: Part = held[1]
         return part
     part = Part("document", type(value).__name__, fields)
@@ -52,8 +61,10 @@ def _document(value: Document, memo: Memo, depth: int) -> Part:
     return part
 
 
-def _chat_prompt(value: ChatPromptValue, memo: Memo, depth: int) -> Part:
+def _chat_prompt(value: ChatPromptValue, memo: Memo, depth: int) -> Any:
     messages = [snapshot(m, memo, depth + 1) for m in value.messages]
+    if any(type(m) is not Part for m in messages):
+        return Typed(f"{type(value).__module__}.{type(value).__qualname__}", messages)
     return Part("prompt", type(value).__name__, {"messages": messages})
 
 
@@ -94,40 +105,43 @@ def model_result(response: LLMResult, memo: Memo) -> tuple[Any, dict[str, Any]]:
 
 def usage_of(value: Any, attrs: dict[str, Any]) -> tuple[int | None, int | None, int | None] | None:
     """Tokens in, out and in all, as the final message or the provider says; None when unknown."""
-    parts = value if type(value) is list else [value]
-    for part in parts:
-        usage = part.fields.get("usage_metadata") if type(part) is Part else None
+    said: list[Any] = []
+    for part in value if type(value) is list else [value]:
+        if type(part) is Part:
+            said.append(part.fields.get("usage_metadata"))
+            said.append(_inner(part.fields.get("response_metadata"), "token_usage", "usage"))
+    said.append(_inner(attrs.get("llm_output"), "token_usage", "usage"))
+    for usage in said:
         if type(usage) is dict:
-            return _usage(usage, "input_tokens", "output_tokens")
-    output = attrs.get("llm_output")
-    usage = output.get("token_usage") or output.get("usage") if type(output) is dict else None
-    if type(usage) is dict:
-        return _usage(usage, "prompt_tokens", "completion_tokens")
+            numbers = (
+                _number(usage, "input_tokens", "prompt_tokens"),
+                _number(usage, "output_tokens", "completion_tokens"),
+                _number(usage, "total_tokens"),
+            )
+            if numbers != (None, None, None):
+                return numbers
     return None
 
 
-def _usage(
-    usage: dict[str, Any], taken: str, made: str
-) -> tuple[int | None, int | None, int | None]:
-    def number(key: str) -> int | None:
-        value = usage.get(key)
-        return value if type(value) is int and 0 <= value < 2**53 else None
+def _inner(value: Any, *keys: str) -> Any:
+    return next((value[k] for k in keys if k in value), None) if type(value) is dict else None
 
-    return number(taken), number(made), number("total_tokens")
+
+def _number(usage: dict[str, Any], *keys: str) -> int | None:
+    value = _inner(usage, *keys)
+    return value if type(value) is int and 0 <= value < 2**53 else None
 
 
 def answered_by(value: Any, attrs: dict[str, Any]) -> tuple[str | None, str | None]:
     """The model that answered and why it stopped, where the answer says so."""
     part = value[0] if type(value) is list and value else value
     meta = part.fields.get("response_metadata") if type(part) is Part else None
-    if type(meta) is not dict:
-        meta = {}
-    infos = attrs.get("generation_info") or [{}]
-    info = infos[0] if type(infos[0]) is dict else {}
-    model = meta.get("model_name") or meta.get("model")
-    finish = (
-        meta.get("finish_reason") or meta.get("stop_reason") or info.get("finish_reason") or None
-    )
+    infos = attrs.get("generation_info") or [None]
+    model = _inner(meta, "model_name", "model")
+    if type(model) is not str:
+        model = _inner(attrs.get("llm_output"), "model_name", "model")
+    words = ("finish_reason", "stop_reason", "done_reason")
+    finish = _inner(meta, *words) or _inner(infos[0], *words)
     return (
         model if type(model) is str else None,
         finish if type(finish) is str else None,
