@@ -1,0 +1,160 @@
+"""One committed state of a store, held still while it is checked, and a scratch index beside it.
+
+The store is attached read-only to a database in a temporary folder, so that nothing is ever
+written to the store or beside it, and so that ``store.index`` can fill tables of the same names
+to be compared with the store's. Everything is read inside one transaction: a recorder may go on
+writing meanwhile. Values are read as they lie there: a text that is not UTF-8 is no error here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from provkeep.errors import NotAProvkeepFileError, StoreError
+from provkeep.store import index, schema
+from provkeep.store.connection import clear_errors, connect
+
+BUSY_MS: Final = 10_000
+KEY_COLUMNS: Final = {  # how many leading columns name a row
+    "trace": 1,
+    "trec": 2,
+    "source": 1,
+    "doc": 1,
+    "xref": 2,
+    "link": 3,
+    "access": 1,
+    "access_source": 2,
+}
+MAX_ROWS: Final = 1_000  # differing rows of one table that are looked at
+
+Row = tuple[Any, ...]
+
+
+class FrozenStore:
+    """A store as it was at one moment. Use as a context manager.
+
+    Args:
+        path: the database.
+        scratch: a folder of its own, removed by the caller.
+        still: nobody writes and the write-ahead log is empty, so that no lock is needed. Works
+            on media that cannot be written; the caller checks afterwards that it stayed so.
+
+    Raises:
+        StoreError: it is not a database, or cannot be read.
+    """
+
+    def __init__(self, path: Path, scratch: Path, *, still: bool) -> None:
+        self.path = path
+        uri = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if still else ''}"
+        conn = self._conn = connect(scratch / "index", read_only=False, busy_ms=BUSY_MS)
+        conn.text_factory = _text
+        try:
+            with clear_errors(path):
+                conn.execute("PRAGMA journal_mode = OFF")
+                conn.execute("PRAGMA synchronous = OFF")
+                conn.execute("PRAGMA temp_store = FILE")
+                conn.execute("PRAGMA cell_size_check = ON")
+                conn.execute("ATTACH ? AS store", (uri,))
+                conn.execute("BEGIN")
+                conn.execute("SELECT count(*) FROM store.sqlite_schema").fetchone()
+                for version in sorted(schema.MIGRATIONS):
+                    for statement in schema.MIGRATIONS[version].split(";\n"):
+                        if statement.strip():
+                            conn.execute(statement)
+        except BaseException:
+            conn.close()
+            raise
+
+    def __enter__(self) -> FrozenStore:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._conn.close()
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[Row]:
+        """Rows one by one; tables of the store are called ``store.<name>``."""
+        with clear_errors(self.path):
+            # A delegated cursor is closed with its generator, which may be after the database.
+            for row in self._conn.execute(sql, parameters):  # noqa: UP028  # for that reason
+                yield row
+
+    def one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
+        """The first row, if there is one."""
+        return next(self.rows(sql, parameters), None)
+
+    def damage(self) -> Iterator[str]:
+        """What SQLite's own check of pages, rows and indexes complains of."""
+        for (line,) in self.rows("PRAGMA store.integrity_check(20)"):
+            if line != "ok":
+                yield str(line)
+
+    def derive(self, seq: int, fields: dict[str, Any], payloads: range) -> bool:
+        """Derive the index rows of one record again; False when it is not one that can be."""
+        conn = self._conn
+        try:
+            conn.executemany(
+                "INSERT OR REPLACE INTO main.payload(id,seq) VALUES(?,?)",
+                ((number, seq) for number in payloads),
+            )
+            index.apply(conn, seq, fields)
+        except (LookupError, ValueError, TypeError, AttributeError, OverflowError, conn.Error):
+            return False
+        return True
+
+    def differences(self, table: str) -> Iterator[tuple[Row, str]]:
+        """Rows of an index table that are not what the records say: key, and what is wrong."""
+        keys = KEY_COLUMNS[table]
+        ours, theirs = f"SELECT * FROM main.{table}", f"SELECT * FROM store.{table}"  # noqa: S608  # our own names
+        yield from self._differences(ours, theirs, keys)
+
+    def source_differences(self) -> Iterator[tuple[Row, str]]:
+        """Payloads whose source is not what the records say."""
+        sql = "SELECT id, source FROM {}.payload WHERE source IS NOT NULL"
+        yield from self._differences(sql.format("main"), sql.format("store"), 1)
+
+    def _differences(self, ours: str, theirs: str, keys: int) -> Iterator[tuple[Row, str]]:
+        limit = f" LIMIT {MAX_ROWS}"
+        missing = {row[:keys]: row for row in self.rows(f"{ours} EXCEPT {theirs}{limit}")}
+        extra = {row[:keys]: row for row in self.rows(f"{theirs} EXCEPT {ours}{limit}")}
+        for key in missing.keys() | extra.keys():
+            if key in missing and key in extra:
+                yield key, "differs from what the records say"
+            elif key in missing:
+                yield key, "is missing, or has another key than the records say"
+            else:
+                yield key, "follows from no record"
+
+
+def is_still(path: Path) -> tuple[int, ...] | None:
+    """What the file looks like when no write-ahead log waits beside it; else None."""
+    with contextlib.suppress(OSError, RuntimeError):  # a loop of links
+        path = path.resolve()  # SQLite's side files stand beside the file, not beside a link to it
+        for suffix in ("-wal", "-journal"):
+            side = path.with_name(path.name + suffix)
+            if side.exists() and side.stat().st_size:
+                return None
+        found = path.stat()
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return None
+
+
+def require_file(path: Path) -> None:
+    """Raise when there is nothing to open."""
+    try:
+        if not path.is_file():
+            raise NotAProvkeepFileError(path, "there is no such file")
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be looked at ({type(error).__name__})") from error
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
