@@ -1,0 +1,27 @@
+"""All commands, in the order in which help lists their topics."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from provkeep.cli.demonstrate import demo
+from provkeep.cli.export import export
+from provkeep.cli.keeping import init, verify
+from provkeep.cli.lineage import lineage, sources
+from provkeep.cli.questions import accesses, impact, runs
+from provkeep.cli.show import show
+
+COMMANDS: Final[tuple[click.Command, ...]] = (
+    demo,
+    init,
+    runs,
+    show,
+    lineage,
+    sources,
+    impact,
+    accesses,
+    export,
+    verify,
+)

@@ -1,0 +1,146 @@
+"""``init`` makes a store and its keys; ``verify`` checks one against what was remembered of it."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Final
+
+import click
+
+from provkeep.cli.output import (
+    as_json,
+    complain,
+    database,
+    opened,
+    progress,
+    say,
+    say_json,
+)
+from provkeep.cli.pages import command
+from provkeep.errors import KeyFileError
+
+CANNOT_READ: Final = frozenset({"newer", "unreadable"})  # findings that say nothing of the record
+PROTECTS: Final = (
+    "whoever gets the database alone reads nothing; whoever gets this user account reads everything"
+)
+
+
+@command(
+    "Make a new database with its keys.",
+    "provkeep init audit.db",
+    "PROVKEEP_HOME=/mnt/usb/keys provkeep init audit.db",
+)
+@database
+@as_json
+def init(database: Path, as_json: bool) -> int:
+    """Make a new DATABASE with its keys.
+
+    Recording makes it on first use as well; this does it ahead and says where the keys are.
+    Private keys and the pin (the remembered state of the log) go into your configuration
+    directory with mode 0600, or into $PROVKEEP_HOME; never beside the database. Running it again
+    changes nothing.
+    """
+    from provkeep.recording.opening import open_for_recording
+
+    store = open_for_recording(database)
+    created, problem = store.created, store.pin_problem
+    keys, origin, key = store.pin.parent, store.config.origin, store.log_key.public.vkey()
+    store.close()
+    if as_json:
+        say_json(
+            {
+                "database": str(database.absolute()),
+                "created": created,
+                "keys": str(keys),
+                "pin": str(store.pin),
+                "origin": origin,
+                "log_key": key,
+                "problem": problem,
+                "protects": PROTECTS,
+            }
+        )
+    else:
+        say(f"made {database}" if created else f"{database} is there already; nothing was changed")
+        say(f"keys and pin (mode 0600): {keys}")
+        say(f"{PROTECTS}; lose the keys and nobody reads it: back them up apart from it")
+    if problem is not None:
+        complain(f"{database}: {problem}")
+        return 1
+    return 0
+
+
+@command(
+    "Check that nothing was changed since.",
+    "provkeep verify audit.db",
+    "provkeep verify copy.db --pin /media/safe/pin.json --key /media/safe/log.pub",
+    "provkeep verify audit.db --json | jq .findings",
+)
+@database
+@click.option(
+    "--pin",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Check against this pin instead of the one in your configuration.",
+)
+@click.option(
+    "--key",
+    metavar="KEY",
+    help="The log's public key, or a file that holds it (log.pub); by default from there too.",
+)
+@as_json
+def verify(database: Path, pin: Path | None, key: str | None, as_json: bool) -> int:
+    """Check that DATABASE still holds what was recorded, and name what does not.
+
+    Every record is hashed again, the tree, the signed checkpoints, the pin, the schema and the
+    index are compared; no private key is needed. The exit code is 0 when all is well and 1 when
+    anything was found. Without a pin, a log that was replaced as a whole cannot be told from the
+    true one: "unpinned" says so.
+    """
+    from provkeep.reading.verify import verify as check
+
+    public = _key(key)
+    if pin is None and public is None:
+        pin, public = _remembered(database)
+    with progress("verifying") as step:
+        if public is not None:
+            # Not opened as a trail: what was put in the place of a log may be no log at all.
+            report = check(database, pin=pin, public=public, progress=step)
+        else:
+            with opened(database) as trail:
+                report = trail.verify(pin=pin, progress=step)
+    if as_json:
+        say_json(report.to_dict())
+    else:
+        say(f"{database}: {repr(report).partition(chr(10))[0].strip('<>')}")
+        if report.findings:
+            say(report.table())
+    if report:
+        return 0
+    return 3 if report.codes & CANNOT_READ else 1
+
+
+def _remembered(database: Path) -> tuple[Path | None, str | None]:
+    """Pin and public key of the log that was last seen at this path, whatever is there now."""
+    from provkeep.sealing.home import find_by_path, log_public, pin_path
+
+    store_id = find_by_path(database)
+    if store_id is None:
+        return None, None
+    pin = pin_path(store_id)
+    with contextlib.suppress(KeyFileError):
+        return (pin if pin.exists() else None), log_public(store_id)
+    return None, None
+
+
+def _key(wanted: str | None) -> str | None:
+    """A public key given as itself or as a file."""
+    if wanted is None or ("+" in wanted and not Path(wanted).is_file()):
+        return wanted
+    try:
+        return Path(wanted).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.BadParameter(
+            f"{wanted} is neither a public key (origin+id+base64) nor a file that can be read",
+            param_hint="--key",
+        ) from error

@@ -1,0 +1,5 @@
+"""``provkeep demo``: a retrieval chain and an agent over the manual, recorded, asked and forged."""
+
+from provkeep.demo.story import DemoResult, run_demo
+
+__all__ = ["DemoResult", "run_demo"]
