@@ -1,0 +1,271 @@
+"""What a span is: its place, its kind, and which of its arguments are worth keeping.
+
+LlamaIndex opens a span for every decorated method, so one query passes through ``query`` and
+``_query``, one model call through ``predict``, ``chat`` and ``complete``. Spans that only hand on
+to another method of the same object are one run here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from inspect import BoundArguments
+from typing import Any, Final
+
+from llama_index.core.base.base_query_engine import BaseQueryEngine
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.base.llms.base import BaseLLM
+from llama_index.core.chat_engine.types import BaseChatEngine, StreamingAgentChatResponse
+from llama_index.core.response_synthesizers import BaseSynthesizer
+from llama_index.core.schema import BaseNode, NodeRelationship, NodeWithScore
+from llama_index.core.tools import BaseTool
+from llama_index.core.types import BaseOutputParser
+from workflows import Workflow
+
+from provkeep.llamaindex.snapshots import node_text
+from provkeep.model.snapshot import snapshot
+from provkeep.model.values import Memo
+from provkeep.recording.recorder import Scope
+
+MODEL_CALLS: Final = frozenset(
+    f"{prefix}{name}"
+    for name in (
+        "predict",
+        "stream",
+        "chat",
+        "complete",
+        "stream_chat",
+        "stream_complete",
+        "chat_with_tools",
+        "stream_chat_with_tools",
+    )
+    for prefix in ("", "a")
+)
+EMBED_CALLS: Final = ("get_", "aget_")
+PLUMBING: Final = frozenset(  # spans that say nothing a record needs
+    {
+        "split_text",
+        "split_text_metadata_aware",
+        "_prepare_chat_with_tools",
+        "run_jobs",
+        "batch_gather",
+        "worker",
+    }
+)
+NOT_KEPT: Final = frozenset(  # arguments that steer the program, or repeat what is kept elsewhere
+    {
+        "self",
+        "ctx",
+        "init_state",
+        "tags",
+        "callback_manager",
+        "show_progress",
+        "verbose",
+        "memory",
+        "on_stream_end_fn",
+        "additional_source_nodes",
+        "llm",
+    }
+)
+MAX_CALLS: Final = 64  # tool calls of a trace that may still be matched with the tool's run
+_ROLES: Final[tuple[tuple[type, str], ...]] = (
+    (BaseLLM, "llm"),
+    (BaseEmbedding, "embedding"),
+    (BaseRetriever, "retriever"),
+    (BaseQueryEngine, "query"),
+    (BaseTool, "tool"),
+    (BaseChatEngine, "chat"),
+    (BaseSynthesizer, "synthesizer"),
+    (BaseOutputParser, "parser"),
+    (StreamingAgentChatResponse, "writer"),
+)
+_roles: dict[type, str] = {}
+
+
+def role_of(kind: type) -> str:
+    """What an instance of this class does; learned once per class."""
+    role = _roles.get(kind)
+    if role is None:
+        if len(_roles) > 2_000:  # programs make classes while they run
+            _roles.clear()
+        role = _roles[kind] = _find_role(kind)
+    return role
+
+
+def _find_role(kind: type) -> str:
+    names = {base.__name__ for base in kind.__mro__}
+    if "StructuredLLM" in names:  # asks another model and parses what it says
+        return "other"
+    if issubclass(kind, Workflow):
+        return "agent" if names & {"BaseWorkflowAgent", "AgentWorkflow"} else "workflow"
+    if kind.__module__.startswith("llama_index") and "BaseSparseEmbedding" in names:
+        return "embedding"
+    return next((role for base, role in _ROLES if issubclass(kind, base)), "other")
+
+
+class Span:
+    """One run while it is open, and what later spans of its trace need to know of it."""
+
+    __slots__ = (
+        "answers",
+        "at_ns",
+        "call_id",
+        "calls",
+        "cancelled",
+        "chunks",
+        "ended",
+        "error",
+        "id",
+        "ids",
+        "instance",
+        "kind",
+        "memo",
+        "method",
+        "model",
+        "name",
+        "parent",
+        "parent_rid",
+        "partial",
+        "prompt_run",
+        "prompt_span",
+        "response",
+        "rid",
+        "role",
+        "root",
+        "scope",
+        "started",
+        "talk",
+        "told",
+        "waits",
+        "writer",
+    )
+
+    def __init__(
+        self, id_: str, rid: int, parent: Span | None, instance: Any, role: str, method: str
+    ) -> None:
+        self.id, self.rid, self.parent, self.instance = id_, rid, parent, instance
+        self.ids = [id_]  # the framework's spans that are this run
+        self.role, self.method = role, method
+        self.parent_rid: int | None = None if parent is None else parent.rid
+        self.root: Span = self if parent is None else parent.root
+        self.at_ns = 0
+        self.name = self.kind = ""
+        self.memo: Memo = {}
+        self.scope: Scope
+        self.started = self.ended = self.cancelled = False
+        inside_step = parent is not None and parent.role == "step"
+        self.call_id: str | None = parent.call_id if parent is not None and inside_step else None
+        self.model: str | None = None
+        self.error: BaseException | None = None
+        self.answers: list[str] = []  # texts that runs below it answered with
+        self.calls: deque[dict[str, Any]] = deque(maxlen=MAX_CALLS)  # asked for, not yet made
+        self.talk: Any = None if parent is None else parent.talk  # the conversation it is part of
+        self.told: set[str] = set()  # earlier answers of the conversation already recorded here
+        # Of a model call:
+        self.prompt_run: int | None = None
+        self.prompt_span: str | None = None  # the span that said the prompt, and will say the end
+        self.response: Any = None
+        self.partial: Any = None  # the latest chunk of a stream, which holds all before it
+        self.chunks: list[tuple[int, int]] | None = None
+        # Of a span that returned a stream:
+        self.waits = False  # its value is a stream not yet consumed
+        self.writer: Span | None = None  # the span that writes the stream into a chat's memory
+
+    def below(self, other: Span) -> bool:
+        """Is this span ``other``, or inside it?"""
+        here: Span | None = self
+        while here is not None:
+            if here is other:
+                return True
+            here = here.parent
+        return False
+
+
+def hands_on(parent: Span, instance: Any, role: str, method: str) -> bool:
+    """Is a span of this method only the inside of its parent's call on the same object?"""
+    if instance is None or parent.instance is not instance:
+        return False
+    if method == parent.method:
+        return True
+    if role == "llm":
+        return method in MODEL_CALLS and parent.method in MODEL_CALLS
+    if role == "tool":
+        return True
+    return method[0] == "_" and method[:2] != "__"
+
+
+def kind_of(role: str, method: str) -> str:
+    """The kind of run that a method of something with this role is."""
+    if role == "llm":
+        return "model" if method in MODEL_CALLS else "chain"
+    if role == "embedding":
+        return "embedding" if method.lstrip("_").startswith(EMBED_CALLS) else "chain"
+    if role == "retriever":
+        return "retriever"
+    if role == "tool":
+        return "tool"
+    if role == "parser":
+        return "parser" if "parse" in method else "chain"
+    if role == "agent" and method == "run":
+        return "agent"
+    if role == "workflow" and method == "run":
+        return "graph"
+    return "chain"
+
+
+def arguments_of(bound: BoundArguments) -> dict[str, Any]:
+    """The arguments of a call that are worth keeping, by name."""
+    given: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        if value is None or name in NOT_KEPT:
+            continue
+        if name in ("kwargs", "kwds", "prompt_args", "llm_kwargs") and isinstance(value, dict):
+            given.update((k, v) for k, v in value.items() if v is not None)
+        elif name != "args" or value:
+            given[name] = value
+    return given
+
+
+def inputs_of(span: Span, given: dict[str, Any]) -> Any:
+    """The arguments as a snapshot: one alone stands for itself."""
+    if span.role == "synthesizer" and "nodes" in given:
+        given["nodes"] = _told_apart(span, given["nodes"])
+    if len(given) == 1:
+        return snapshot(next(iter(given.values())), span.memo)
+    return {k: v if type(v) is str else snapshot(v, span.memo, 1) for k, v in given.items()}
+
+
+def call_of(span: Span, given: dict[str, Any]) -> str | None:
+    """The id of the tool call that a tool's run answers: the step's, or the one that fits it."""
+    if span.call_id is not None:
+        return span.call_id
+    calls = span.root.calls
+    for call in calls:
+        if call.get("name") == span.name and call.get("args") == given:
+            calls.remove(call)
+            return str(call.get("id"))
+    return None
+
+
+def _told_apart(span: Span, nodes: Any) -> Any:
+    """The nodes, those that only carry an earlier answer of this trace as the text they are.
+
+    Sub-question and multi-step engines wrap answers in nodes that no file and no index has.
+    """
+    answers = span.parent.answers if span.parent is not None else []
+    if not answers or type(nodes) is not list:
+        return nodes
+    out: list[Any] = []
+    for item in nodes:
+        node = item.node if isinstance(item, NodeWithScore) else item
+        if isinstance(node, BaseNode) and not node.metadata and _rootless(node):
+            text = node_text(node)
+            if any(answer in text for answer in answers):
+                out.append(text)
+                continue
+        out.append(item)
+    return out
+
+
+def _rootless(node: BaseNode) -> bool:
+    return NodeRelationship.SOURCE not in node.relationships
