@@ -60,8 +60,9 @@ demo: $(VENV)/.installed
 test: venv
 	$(BIN)/python -m pytest -m 'not e2e' $(PYTEST_ARGS)
 
+# Required: where everything is installed, a skipped test is a failed one.
 e2e: $(VENV)/.installed-e2e
-	$(BIN)/python -m pytest -m e2e $(PYTEST_ARGS)
+	PROVKEEP_E2E_REQUIRED=1 $(BIN)/python -m pytest -m e2e $(PYTEST_ARGS)
 
 lint: venv
 	$(BIN)/ruff format --check .
