@@ -18,8 +18,11 @@ MAX_BODY: Final = 65_535  # C2SP tlog-tiles: an entry's length is a uint16
 def canonical(body: dict[str, Any]) -> bytes:
     """Return the canonical bytes of ``body``.
 
+    Args:
+        body: JSON values without floats, which this does not look for and ``verify`` refuses.
+
     Raises:
-        ValueError: it holds a float, an integer past 2**53 - 1 or something JSON has no word for.
+        ValueError: it holds an integer past 2**53 - 1 or something JSON has no word for.
     """
     try:
         data = orjson.dumps(body, option=orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER)

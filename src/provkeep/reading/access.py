@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from provkeep.sealing.keyring import fingerprint
 from provkeep.sealing.sealer import Payload, Sealer
 from provkeep.store.keyfile import KeyFile, keys_path
 from provkeep.store.sqlite import SqliteStore
+from provkeep.tlog.checkpoint import LogKey
 from provkeep.tlog.log import Log
 
 
@@ -88,9 +90,17 @@ class AccessLog:
         return record.seq
 
     def close(self) -> None:
-        """Release the files; unused keys go."""
-        if self._sealer is not None and self._keys is not None and self._store is not None:
-            self._sealer.drop_unused()
-            self._store.close()
-            self._keys.close()
-            self._log = self._sealer = None
+        """Sign what was appended, delete unused keys, release the files; idempotent."""
+        store, keys, sealer, log = self._store, self._keys, self._sealer, self._log
+        self._store = self._keys = self._sealer = self._log = None
+        if store is None or keys is None or sealer is None or log is None:
+            return
+        try:
+            config = self.config()
+            # Unsigned is what the records stay otherwise, until a recorder signs: verify says so.
+            with contextlib.suppress(ProvkeepError):
+                log.checkpoint(LogKey.from_seed(config.origin, config.log_seed))
+                sealer.drop_unused()
+        finally:
+            store.close()
+            keys.close()

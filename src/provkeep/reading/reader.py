@@ -33,7 +33,7 @@ from provkeep.reading.lookup import find_trace, newest_trace, query_in
 from provkeep.reading.paths import Paths
 from provkeep.reading.traces import Names, Trace
 from provkeep.reading.unsealing import Opener, text_of
-from provkeep.sealing.home import load_reader_keys, log_public, pin_path
+from provkeep.sealing.home import find_by_path, load_reader_keys, log_public, pin_path
 from provkeep.sealing.keyring import Keyring
 from provkeep.store.keyfile import KeyFile, keys_path
 from provkeep.store.sqlite import SqliteStore
@@ -514,12 +514,15 @@ class Reader:
         """
         if isinstance(pin, str | Path):
             pin = read_pin(pin)
+        # Which store belongs at this path is remembered outside the file: one that was put in its
+        # place must not bring its own trust along.
+        expected = find_by_path(self.path) or self._store.store_id
         if pin is None:
             with contextlib.suppress(PinError, OSError):
-                pin = read_pin(pin_path(self._store.store_id))
+                pin = read_pin(pin_path(expected))
         if public is None:
             with contextlib.suppress(KeyFileError, OSError):
-                public = log_public(self._store.store_id)
+                public = log_public(expected)
         return verification.verify(self.path, pin=pin, public=public, progress=progress)
 
 
