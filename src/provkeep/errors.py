@@ -187,6 +187,16 @@ class UnknownIdError(ProvkeepError):
         self.what, self.wanted = what, wanted
 
 
+class NothingRecordedError(UnknownIdError):
+    """The store is still empty."""
+
+    def __init__(self) -> None:
+        ProvkeepError.__init__(
+            self, "nothing has been recorded in this store yet; pass its handler to a chain first"
+        )
+        self.what, self.wanted = "trace", "newest"
+
+
 class AmbiguousIdError(ProvkeepError):
     """A prefix fits several."""
 

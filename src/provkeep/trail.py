@@ -33,16 +33,20 @@ class Lineage(reading.Lineage):
         export.write(where, self.to_dict(payloads=payloads))
         return where
 
+    def _shown(self) -> str | None:
+        """The focus, unless a filter has taken it out."""
+        return self.focus if self.focus in self.graph.nodes else None
+
     def to_svg(self, path: str | os.PathLike[str] | None = None) -> str:
         """The ledger picture; written to ``path`` when given."""
-        svg = ledger_svg(self.graph, focus=self.focus)
+        svg = ledger_svg(self.graph, focus=self._shown())
         if path is not None:
             Path(path).write_text(svg, encoding="utf-8")
         return svg
 
     def to_text(self, width: int = 100) -> str:
         """The ledger as plain text."""
-        return ledger_text(self.graph, focus=self.focus, width=width)
+        return ledger_text(self.graph, focus=self._shown(), width=width)
 
     def to_mermaid(self) -> str:
         """A Mermaid flowchart."""
@@ -61,7 +65,7 @@ class Lineage(reading.Lineage):
         return to_pandas(self.graph)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        return mimebundle(self.graph, self.focus)
+        return mimebundle(self.graph, self._shown())
 
 
 class Trail(Reader):

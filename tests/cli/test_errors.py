@@ -105,6 +105,8 @@ def test_an_ambiguous_prefix_is_code_2_and_names_what_fits(audit, typed):
         (["export", "a.db", "--payloads"], "--purpose"),
         (["export", "a.db", "--purpose", "p"], "--payloads"),
         (["export", "a.db", "--format", "svg", "--payloads", "--purpose", "p"], "json"),
+        (["lineage", "a.db", "ff", "--downstream", "--from", "a1"], "--from"),
+        (["lineage", "a.db", "--downstream"], "needs an ID"),
         (["verify", "a.db", "--key", "no-such-file"], "--key"),
     ],
 )

@@ -1,4 +1,4 @@
-"""However a run ends, or does not, its record says so, and an error is told once, where it began."""
+"""However a run ends, or does not, its record says so; an error is told once, where it began."""
 
 import asyncio
 import contextlib
@@ -44,11 +44,44 @@ def test_two_errors_are_told_twice(db, handler):
         [RunnableLambda(failing, name="worse"), RunnableLambda(lambda x: "fine", name="rescue")]
     )
     assert step.invoke(1, {"callbacks": [handler]}) == "fine"
+    handler.flush()
     with Recorded(db) as recorded:
         statuses = {r.label: r.status for r in recorded.runs()}
         assert (statuses["failing"], statuses["worse"]) == ("error", "error")
         assert statuses["rescue"] == "ok"
         assert [t.errors for t in recorded.trail.runs()] == [2]
+
+
+@pytest.mark.parametrize("way", ["invoke", "stream", "batch", "ainvoke", "astream"])
+@pytest.mark.parametrize("nested", [False, True])
+async def test_what_a_fallback_runs_stands_under_the_fallback(db, handler, way, nested):
+    """LangChain puts it beside the fallback, or gives it no parent at all (langchain#36072)."""
+    first = RunnableLambda(failing, name="first")
+    step = first.with_fallbacks([first.with_fallbacks([RunnableLambda(str, name="last")])])
+    chain = (RunnableLambda(lambda x: x) | step) if nested else step
+    config = {"callbacks": [handler]}
+    match way:
+        case "invoke":
+            chain.invoke(1, config)
+        case "stream":
+            list(chain.stream(1, config))
+        case "batch":
+            chain.batch([1], config)
+        case "ainvoke":
+            await chain.ainvoke(1, config)
+        case "astream":
+            assert [c async for c in chain.astream(1, config)]
+    handler.flush()
+    with Recorded(db) as recorded:
+        assert len(recorded.traces) == 1
+        graph = recorded.graph()
+        above = {e.effect: graph.nodes[e.cause] for e in graph.edges if e.type == "informed"}
+        (last,) = [r for r in recorded.runs() if r.label == "last"]
+        inner = above[last.id]
+        outer = above[inner.id]
+        assert inner.label == outer.label == "RunnableWithFallbacks"
+        assert {above[r.id].label for r in recorded.runs() if r.label == "first"} == {inner.label}
+    assert not handler._fallbacks
 
 
 def test_the_input_of_a_stream_that_fails_is_recorded(db, handler):
@@ -135,10 +168,7 @@ async def test_a_cancelled_model_call_is_cancelled(db):
 async def test_tokens_of_a_cancelled_stream_are_kept(db):
     class Slow(GenericFakeChatModel):
         async def _astream(self, *args: Any, **kwargs: Any) -> Any:
-            run_manager = kwargs["run_manager"] if "run_manager" in kwargs else args[2]
-            chunk = ChatGenerationChunk(message=AIMessageChunk("begun"))
-            await run_manager.on_llm_new_token("begun", chunk=chunk)
-            yield chunk
+            yield ChatGenerationChunk(message=AIMessageChunk("begun"))
             await asyncio.sleep(60)
 
     async def read() -> None:
@@ -157,7 +187,7 @@ async def test_tokens_of_a_cancelled_stream_are_kept(db):
     with Recorded(db) as recorded:
         run = recorded.run("Slow")
         assert run.status == "cancelled"
-        assert [size for _, size in dict(recorded.notes(run))["tokens"]][0] == 5
+        assert dict(recorded.notes(run))["tokens"][0] == [0, 5]
 
 
 async def test_a_task_cancelled_by_a_timeout_is_cancelled_and_the_rest_goes_on(db):

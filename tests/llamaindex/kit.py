@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import provkeep
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -31,12 +30,14 @@ from llama_index.core.schema import (
     RelatedNodeInfo,
     TextNode,
 )
+
+import provkeep
 from provkeep.llamaindex import instrument
 from provkeep.model.graph import Node
 from provkeep.reading.answers import TraceSummary
 from provkeep.reading.lineage import Source
 
-_SYLLABLES = "ba ce di fo gu ka le mi no pu ra se ti vo zu".split()
+_SYLLABLES = ["ba", "ce", "di", "fo", "gu", "ka", "le", "mi", "no", "pu", "ra", "se", "ti", "vo", "zu"]
 
 
 def words(seed: str, count: int = 40) -> str:

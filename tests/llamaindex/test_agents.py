@@ -3,7 +3,6 @@
 import asyncio
 from typing import Any
 
-import provkeep
 import pytest
 from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ReActAgent
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
@@ -20,10 +19,15 @@ from workflows.events import (
 )
 from workflows.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 
+import provkeep
 from tests.llamaindex.kit import Scripted, Shelf, Store, caller, calls, engine, words
 
 # llama-index-workflows 2.26.1 calls inspect.getmembers() on every agent, a pydantic object.
-pytestmark = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
+# llama-index-core 0.14.25 asks its context whether it runs, from within a step (ReActAgent).
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:is_running called from within a step:DeprecationWarning"),
+]
 
 
 def add(a: int, b: int) -> int:
@@ -149,8 +153,7 @@ def test_agents_that_hand_over_are_one_trace(store: Store) -> None:
     )
     with store.listening():
         run(agents, user_msg="Begin")
-    [trace] = store.traces()
-    assert trace.kind == "agent"
+    assert [t.kind for t in store.traces()] == ["agent"]
     assert store.answer() == words("second's answer")
     assert [r.label for r in store.runs() if r.kind == "tool"] == ["handoff"]
 
@@ -287,5 +290,5 @@ def test_a_second_run_of_an_agent_joins_what_it_said_before(store: Store) -> Non
         asyncio.run(story())
     first, second = store.traces()
     with provkeep.open(store.path) as trail:
-        up = {n.id for n in trail.lineage(trail.output(second)).nodes}
-        assert trail.output(first).id in up
+        up = trail.lineage(trail.output(second)).nodes
+    assert sum(n.trace == first.id and n.kind == "model" for n in up) == 1

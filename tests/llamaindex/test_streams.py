@@ -6,11 +6,11 @@ import threading
 import time
 from typing import Any
 
-import provkeep
 import pytest
 from llama_index.core.chat_engine import ContextChatEngine
 from llama_index.core.memory import ChatMemoryBuffer
 
+import provkeep
 from tests.llamaindex.kit import Scripted, Shelf, Store, engine, words
 
 ANSWER = words("answer", 12)

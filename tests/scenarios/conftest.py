@@ -1,5 +1,6 @@
 """A story per test, checked when the test has said its own."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,3 +16,11 @@ def story(home: Path, tmp_path: Path) -> Iterator[Story]:
     yield told
     told.check()
     told.handler.close()
+
+
+@pytest.fixture
+def deprecated() -> Iterator[None]:
+    """RunnableWithMessageHistory is, since langchain-core 1.7; it is what many programs use."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield

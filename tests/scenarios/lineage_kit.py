@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import provkeep
 from langchain_core.callbacks import CallbackManagerForLLMRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.language_models import BaseChatModel
@@ -18,6 +18,9 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableConfig
+from pydantic import Field
+
+import provkeep
 from provkeep.langchain import ProvenanceHandler
 from provkeep.model import events as ev
 from provkeep.model import records as r
@@ -25,7 +28,7 @@ from provkeep.model.graph import Graph
 from provkeep.model.values import decode, encode_json
 from provkeep.trail import Lineage, Trail
 
-_SYLLABLES = "ba ce di fo gu ka le mi no pu ra se ti vo zu".split()
+_SYLLABLES = [a + b for a, b in zip("bcdfgklmnprstvz", "aeiouaeiouaeiou", strict=True)]
 
 
 def words(seed: str, count: int = 60) -> str:
@@ -63,7 +66,7 @@ class Model(BaseChatModel):
     """Says what ``say`` makes of the messages; remembers every prompt it was given."""
 
     say: Callable[[list[BaseMessage]], AIMessage | str]
-    prompts: list[list[BaseMessage]] = []
+    prompts: list[list[BaseMessage]] = Field(default_factory=list)
 
     def _generate(
         self,
@@ -96,7 +99,7 @@ def model(*answers: AIMessage | str) -> Model:
     def say(_: list[BaseMessage]) -> AIMessage | str:
         return waiting.pop(0) if len(waiting) > 1 else waiting[0]
 
-    return Model(say=say, prompts=[])
+    return Model(say=say)
 
 
 def calling(name: str, call_id: str, **args: Any) -> AIMessage:
@@ -168,6 +171,16 @@ class Story:
             ]
             return {trail.text(node, purpose="test") for node in wanted}
 
+    def stored(self) -> int:
+        """Bytes of records and payloads."""
+        self.handler.flush()
+        with self._connection() as conn:
+            bodies = conn.execute("SELECT sum(length(body)) FROM record").fetchone()[0]
+            payloads = conn.execute(
+                "SELECT coalesce(sum(length(data)), 0) FROM payload"
+            ).fetchone()[0]
+            return int(bodies + payloads)
+
     def _connection(self) -> Any:
         return _Closing(self.path)
 
@@ -231,26 +244,20 @@ def check_values(story: Story) -> None:
                 made = [values[trace.artifact_id(n)] for n in run.result.get("out", ())]
                 runs[run.uuid] = (given, made)
     for event in story.events:
-        uuid = _uuid(event.run_id)
+        run_id = str(uuid.UUID(int=event.run_id))
         if isinstance(event, ev.RunStarted) and event.inputs not in (ev.NOTHING, None):
-            if event.call_id and runs[uuid][0] and _is_call(runs[uuid][0][0]):
-                assert plain(runs[uuid][0][0])["args"] == plain(event.inputs)
+            if event.call_id and runs[run_id][0] and _is_call(runs[run_id][0][0]):
+                assert plain(runs[run_id][0][0])["args"] == plain(event.inputs)
                 continue
-            assert runs[uuid][0], f"input of {event.name} is not kept"
-            assert_same(runs[uuid][0][0], event.inputs, f"input of {event.name}")
+            assert runs[run_id][0], f"input of {event.name} is not kept"
+            assert_same(runs[run_id][0][0], event.inputs, f"input of {event.name}")
         elif isinstance(event, ev.RunEnded) and event.outputs not in (ev.NOTHING, None):
-            assert runs[uuid][1], f"output of {uuid} is not kept"
-            assert_same(runs[uuid][1][0], event.outputs, "output")
+            assert runs[run_id][1], f"output of {run_id} is not kept"
+            assert_same(runs[run_id][1][0], event.outputs, "output")
 
 
 def _is_call(value: Any) -> bool:
     return isinstance(value, dict) and value.get("type") == "tool_call"
-
-
-def _uuid(number: int) -> str:
-    import uuid
-
-    return str(uuid.UUID(int=number))
 
 
 def assert_same(stored: Any, snapshot: Any, what: str) -> None:
@@ -283,13 +290,5 @@ def _bare(value: Any) -> Any:
     return {k: _bare(v) for k, v in value.items()}
 
 
-def texts(nodes: Iterable[Any]) -> list[str]:
-    return [n.label for n in nodes]
-
-
 def joined(documents: Sequence[Document]) -> str:
     return "\n\n".join(d.page_content for d in documents)
-
-
-def each(values: Iterable[Any]) -> Iterator[Any]:
-    yield from values

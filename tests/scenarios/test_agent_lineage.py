@@ -1,4 +1,4 @@
-"""Lineage of agents and graphs: tools, hand-overs, subgraphs, fallbacks, retries, map and reduce."""
+"""Lineage of agents and graphs: tools, hand-overs, subgraphs, fallbacks, retries, map-reduce."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableConfig, RunnableLambda, RunnablePassthrough
 from langchain_core.tools import BaseTool, InjectedToolCallId, create_retriever_tool, tool
 from langgraph.checkpoint.memory import MemorySaver
-from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, Send
 
 from tests.scenarios.lineage_kit import (
@@ -74,7 +74,7 @@ def test_a_tool_called_after_the_answer_is_none_of_its_grounds(story: Story) -> 
     assert story.came_from(-1, "tool_result") == {WEATHER, "42"}
     with story.trail() as trail:
         graph = trail.graph()
-        second = [n for n in graph.of("run", "model")][1]
+        second = list(graph.of("run", "model"))[1]
         seen = graph.upstream(second.id)
         assert len(list(seen.of("artifact", "tool_result"))) == 1
 
@@ -129,11 +129,9 @@ def test_tools_called_side_by_side_are_told_apart_by_their_calls(story: Story) -
         calls = []
         for result in results:
             up = graph.upstream(result.id)
-            runs = [n for n in up.of("run", "tool")]
+            runs = list(up.of("run", "tool"))
             assert len(runs) == 1
-            (call,) = [
-                e.cause for e in graph.into[runs[0].id] if e.type == "used" and e.flow
-            ]
+            (call,) = [e.cause for e in graph.into[runs[0].id] if e.type == "used" and e.flow]
             calls.append(trail.value(call)["args"]["place"])
         assert sorted(calls) == ["north", "south"]
 
@@ -300,7 +298,7 @@ def test_parallel_nodes_of_a_graph_do_not_vouch_for_each_other(story: Story) -> 
     assert "a" in story.sources()
     with story.trail() as trail:
         whole = trail.graph()
-        models = [n for n in whole.of("run", "model")]
+        models = list(whole.of("run", "model"))
         for run in models[:2]:
             names = {
                 whole.nodes[n.attrs["source"]].label
@@ -349,12 +347,10 @@ def test_map_and_reduce_with_send(story: Story) -> None:
     assert {words("joke on cats", 12), words("joke on dogs", 12)} <= story.came_from()
     with story.trail() as trail:
         whole = trail.graph()
-        jokes = [n for n in whole.of("run", "model")][1:3]
+        jokes = list(whole.of("run", "model"))[1:3]
         for run in jokes:
             part = whole.upstream(run.id)
-            names = {
-                whole.nodes[n.attrs["source"]].label for n in part.of("artifact", "document")
-            }
+            names = {whole.nodes[n.attrs["source"]].label for n in part.of("artifact", "document")}
             assert len(names) == 1
 
 
@@ -415,7 +411,7 @@ def failing(_: Any) -> Any:
 @pytest.mark.parametrize("place", ["model", "chain"])
 def test_a_fallback_answers_with_its_own_grounds(story: Story, place: str) -> None:
     prompt = ChatPromptTemplate.from_template("{context}\n{question}")
-    down = Model(say=failing, prompts=[])
+    down = Model(say=failing)
     if place == "model":
         chat: Any = down.with_fallbacks([model(FIRST)])
         chain = (
@@ -464,7 +460,7 @@ def test_a_fallback_at_the_root_answers_with_its_own_grounds(story: Story) -> No
             | chat
         )
 
-    chain = side("a", Model(say=failing, prompts=[])).with_fallbacks([side("b", model(FIRST))])
+    chain = side("a", Model(say=failing)).with_fallbacks([side("b", model(FIRST))])
     assert chain.invoke({"question": ASKED}, config=story.config()).content == FIRST
     with story.trail() as trail:
         root = next(t for t in trail.runs() if t.name == "RunnableWithFallbacks")

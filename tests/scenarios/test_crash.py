@@ -123,4 +123,3 @@ def test_a_daemon_thread_that_records_to_the_end_does_not_hold_up_the_exit(tmp_p
     assert said
     assert set(said) <= traces(path).keys()
     checked(path)
-

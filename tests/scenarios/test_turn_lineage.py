@@ -94,7 +94,7 @@ def with_history(*answers: str) -> tuple[Any, dict[str, InMemoryChatMessageHisto
     return chain, histories
 
 
-def test_message_histories_carry_lineage(story: Story) -> None:
+def test_message_histories_carry_lineage(story: Story, deprecated: None) -> None:
     chain, _ = with_history(FIRST, SECOND, "At last.")
     for name, question in (("a", "What then?"), ("b", "Why is that?"), ("c", "And so?")):
         chain.invoke(
@@ -106,7 +106,7 @@ def test_message_histories_carry_lineage(story: Story) -> None:
     assert story.sources(2) == {"a", "b", "c"}
 
 
-def test_two_message_histories_with_equal_words_stay_apart(story: Story) -> None:
+def test_two_message_histories_with_equal_words_stay_apart(story: Story, deprecated: None) -> None:
     """Both begin alike, word for word; only the documents and the model calls differ."""
     chain, _ = with_history(FIRST, FIRST, SECOND, SECOND)
     for session, name in (("s1", "a"), ("s2", "b")):
@@ -203,7 +203,7 @@ def test_a_resumed_graph_rests_on_what_was_found_before_the_interrupt(story: Sto
     with story.trail() as trail:
         first, second = story.traces()
         lineage = trail.lineage(second)
-        retrievals = [n for n in lineage.graph.of("run", "retriever")]
+        retrievals = list(lineage.graph.of("run", "retriever"))
         assert [n.trace for n in retrievals] == [first], "the retrieval before the interrupt"
 
 

@@ -46,9 +46,7 @@ print(*said)
 
 
 def _race(path, processes: int, durability: str, threads: int, each: int) -> list[str]:
-    writers = [
-        spawn(WRITES, path, durability, threads, each, stdin=-1) for _ in range(processes)
-    ]
+    writers = [spawn(WRITES, path, durability, threads, each, stdin=-1) for _ in range(processes)]
     for writer in writers:
         assert writer.stdout.readline() == "ready\n", writer.stderr.read()
     for writer in writers:

@@ -112,7 +112,7 @@ def verify(database: Path, pin: Path | None, key: str | None, as_json: bool) -> 
     if as_json:
         say_json(report.to_dict())
     else:
-        say(f"{database}: {repr(report).partition(chr(10))[0].strip('<>')}")
+        say(f"{database}: {repr(report).partition(chr(10))[0].strip('<>').removeprefix('Report ')}")
         if report.findings:
             say(report.table())
     if report:

@@ -88,9 +88,12 @@ def lineage(
     One line a step, causes above effects, joined by rails. Nothing that was said is shown, only
     kinds, names and sizes. With --json: the graph as node-link JSON, as `provkeep export` gives.
     """
+    if downstream and begin is not None:
+        raise click.UsageError("--from asks what lies upstream: leave --downstream out")
+    if downstream and wanted is None:
+        raise click.UsageError("--downstream needs an ID: an answer is the end of its trace")
     with opened(database, reader) as trail:
-        found: Any = trail.downstream(wanted or trail.output()) if downstream else None
-        found = found or trail.lineage(wanted)
+        found: Any = trail.downstream(wanted) if downstream and wanted else trail.lineage(wanted)
     if basis or depth is not None:
         follow = found.downstream if downstream else found.upstream
         found = follow(basis=basis or None, depth=depth)
@@ -103,6 +106,8 @@ def lineage(
     if as_json:
         say_json(found.to_dict())
     else:
+        if downstream:  # a drawing stresses what is upstream of its focus
+            found = type(found)(found.graph, found.whole, None)
         say(found.to_text(width=width(LEDGER_WIDTH)))
 
 

@@ -134,8 +134,8 @@ def impact(database: Path, source: str, reader: str | None, as_json: bool) -> No
         say(f"{source} reached nothing")
         return
     _say_traces([trace for _, trace in listed], [how for how, _ in listed])
-    counts = (len(found.reached), len(found.later), len(found.retrieved))
-    say("reached {} answers and {} later traces; retrieved and dropped in {}".format(*counts))
+    counts = {word: len(traces) for word, traces in groups.items()}
+    say(", ".join(f"{word}: {n}" for word, n in counts.items()))
 
 
 @command(

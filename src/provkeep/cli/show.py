@@ -121,7 +121,7 @@ def _say_steps(graph: Graph) -> None:
                 _list(e.effect for e in graph.out_of.get(node.id, ()) if e.type == "generated"),
             ]
         )
-    say_table(["ID", "STEP", "KIND", "STATUS", "TOOK", "MODEL", "TOOK IN", "MADE"], rows)
+    say_table(["ID", "STEP", "KIND", "STATUS", "TOOK", "MODEL", "USED", "MADE"], rows)
 
 
 def _in_tree(runs: list[Node], parents: dict[str, str]) -> list[Node]:

@@ -34,7 +34,7 @@ def manual_chain(model: BaseChatModel | None = None) -> Runnable[str, str]:
     """Retrieve passages of the manual, keep the best, and answer from them."""
     prompt = ChatPromptTemplate.from_messages(
         [
-            ("system", "Answer from these passages of the manual only.\n\n{passages}"),
+            ("system", "Answer from these passages of the manual only:\n\n{passages}"),
             ("human", "{question}"),
         ]
     )

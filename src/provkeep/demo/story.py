@@ -20,6 +20,7 @@ from typing import Any, Final
 from provkeep.demo.app import manual_agent, manual_chain
 from provkeep.demo.corpus import pages, passages
 from provkeep.demo.forgery import forge
+from provkeep.display.rows import in_order
 from provkeep.display.tables import table
 from provkeep.langchain import ProvenanceHandler
 from provkeep.reading.answers import clock
@@ -33,6 +34,7 @@ ERRAND: Final = "What does verify compare, and how long is that page?"
 ACTOR: Final = "demo@example.com"
 PURPOSE: Final = "provkeep demo"
 QUOTES_SHOWN: Final = 4
+STEPS_SHOWN: Final = frozenset({"model", "tool", "tool_call", "tool_result"})
 
 Say = Callable[[str], None]
 
@@ -171,7 +173,8 @@ def _ask_agent(trail: Trail, errand: str, say: Say, width: int) -> None:
     agent = next(t for t in trail.runs() if t.name == "ManualAgent")
     say(f"4. AGENT  asked:    {ERRAND}")
     say(f"          answered: {_wrapped(errand, '                    ')}\n")
-    steps = trail.lineage(agent).filter(kind=("model", "tool", "tool_call", "tool_result"))
+    graph = trail.lineage(agent).graph
+    steps = [graph.nodes[i] for i in in_order(graph) if graph.nodes[i].kind in STEPS_SHOWN]
     rows = [[n.kind.replace("_", " "), n.label, n.status] for n in steps]
     say(_indented(table(["STEP OR PART", "WHAT", "STATUS"], rows, width=width - 3)))
     say(f"\n   sources: {', '.join(s.name for s in trail.sources(agent))}\n")
@@ -215,7 +218,7 @@ def _prove(
 
 
 def _report(report: Report) -> str:
-    first = repr(report).partition("\n")[0].strip("<>")
+    first = repr(report).partition("\n")[0].strip("<>").removeprefix("Report ")
     return _indented(f"{first}\n{report.table()}" if report.findings else first)
 
 

@@ -22,11 +22,15 @@ from langchain_core.outputs import LLMResult
 
 from provkeep.errors import ProvkeepError
 from provkeep.langchain.meaning import (
+    FALLBACKS,
+    MAX_KEPT,
     Stream,
     for_graphs,
+    forget,
     graph_kind,
     is_late,
     name_of,
+    running_inside,
     status_of,
 )
 from provkeep.langchain.snapshots import answered_by, model_result, register_all, usage_of
@@ -41,7 +45,6 @@ register_all()
 _F = TypeVar("_F", bound=Callable[..., Any])
 _SESSION_KEYS = ("thread_id", "session_id", "conversation_id")
 _CHAIN_KINDS = {"prompt": "prompt", "parser": "parser", "llm": "model"}
-_MAX_STREAMS = 256  # streams whose chunks are counted before the abandoned ones are dropped
 _ASYNC_LLM_START = AsyncCallbackManager.on_llm_start.__code__
 
 
@@ -107,6 +110,7 @@ class ProvenanceHandler(BaseCallbackHandler):
         self._recorder.acquire()
         self._record = self._recorder.record
         self._streams: dict[UUID, Stream] = {}
+        self._fallbacks: dict[UUID, UUID | None] = {}  # open ones, with their parents
         self._closed = False
 
     def __repr__(self) -> str:
@@ -189,6 +193,14 @@ class ProvenanceHandler(BaseCallbackHandler):
             return  # another handler, or this one a second time, has said so
         now = time.time_ns()
         attrs = more
+        if self._fallbacks:
+            around = self._fallback_around(parent_run_id)
+            if name == FALLBACKS:
+                self._fallbacks[run_id] = parent_run_id
+            if around is not None:
+                parent_run_id, attrs["parent"] = around, "inferred"
+        elif name == FALLBACKS:
+            self._fallbacks[run_id] = parent_run_id
         slot = session = retry = None
         if metadata:
             attrs["metadata"] = snapshot(metadata, memo)
@@ -224,6 +236,13 @@ class ProvenanceHandler(BaseCallbackHandler):
         )
         if retry is not None:
             self._record(Noted(run_id=run_id.int, at_ns=now, name="retry", data=retry), self._scope)
+
+    def _fallback_around(self, parent: UUID | None) -> UUID | None:
+        """The fallback that runs this, which LangChain puts beside it instead (langchain#36072)."""
+        if len(self._fallbacks) > MAX_KEPT:
+            forget(self._fallbacks, self._recorder.knows)
+        around = running_inside()
+        return around if around in self._fallbacks and self._fallbacks[around] == parent else None
 
     def _end(self, run_id: UUID, outputs: Any, **more: Any) -> None:
         self._record(
@@ -308,6 +327,7 @@ class ProvenanceHandler(BaseCallbackHandler):
     @_guarded
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """A chain returned."""
+        self._fallbacks.pop(run_id, None)
         memo = self._memo(run_id)
         late = kwargs.get("inputs")
         given = NOTHING if late is None or is_late(late) else snapshot(late, memo)
@@ -325,6 +345,7 @@ class ProvenanceHandler(BaseCallbackHandler):
     @_guarded
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """A chain raised, or a graph used an exception for control flow."""
+        self._fallbacks.pop(run_id, None)
         self._error(error, run_id, kwargs)
 
     # -- models ----------------------------------------------------------------------------------
@@ -399,9 +420,8 @@ class ProvenanceHandler(BaseCallbackHandler):
         chunk = kwargs.get("chunk")
         stream = self._streams.get(run_id)
         if stream is None:
-            if len(self._streams) >= _MAX_STREAMS:
-                for known in [i for i in self._streams if not self._recorder.knows(i.int)]:
-                    del self._streams[known]
+            if len(self._streams) > MAX_KEPT:
+                forget(self._streams, self._recorder.knows)
             stream = self._streams[run_id] = Stream()
         elif chunk is not None and chunk is stream.last:
             return  # this handler stands twice in the list

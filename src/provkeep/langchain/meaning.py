@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
+
+from langchain_core.runnables.config import var_child_runnable_config
 
 _CONTROL: Final = {
     "GraphInterrupt": "interrupted",
     "GraphDrained": "interrupted",
     "ParentCommand": "ok",
 }
+FALLBACKS: Final = "RunnableWithFallbacks"  # the name of a run that tries one step after another
+MAX_KEPT: Final = 256  # runs remembered before those that were abandoned are dropped
 _GRAPHS: Final = ("langgraph", "langchain_create_agent")  # values of ``ls_integration``
 
 
@@ -23,6 +28,20 @@ class Stream:
     def __init__(self) -> None:
         self.chunks: list[tuple[int, int]] = []
         self.last: Any = None  # the chunk that came last
+
+
+def forget(kept: dict[UUID, Any], is_open: Callable[[int], bool]) -> None:
+    """Drop what is kept of runs that are over."""
+    for run_id in [run_id for run_id in list(kept) if not is_open(run_id.int)]:
+        kept.pop(run_id, None)
+
+
+def running_inside() -> UUID | None:
+    """The run whose code is running now, as far as LangChain's context says."""
+    config = var_child_runnable_config.get()
+    manager = config.get("callbacks") if config else None
+    found = getattr(manager, "parent_run_id", None)
+    return found if isinstance(found, UUID) else None
 
 
 def is_late(inputs: Any) -> bool:

@@ -193,6 +193,8 @@ class _Gate:
         base = Scope() if held is None else held.scope
         active = active_span_id.get()
         span = held.open_spans.get(active) if held is not None and active is not None else None
+        while span is not None and not span.started:  # its prompt is still to come
+            span = span.parent
         names = base.names if span is None else span.scope.names
         scope = Scope(self._durability or base.durability, {**names, **(scopes.current() or {})})
         return recorder, scope, span

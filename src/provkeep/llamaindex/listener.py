@@ -21,8 +21,14 @@ from provkeep.llamaindex import scopes
 from provkeep.llamaindex.ambient import outer_run
 from provkeep.llamaindex.models import Models, remember, text_of
 from provkeep.llamaindex.refusal import PolicyBlocked
-from provkeep.llamaindex.snapshots import register_all, result_of, tool_part
+from provkeep.llamaindex.snapshots import (
+    arguments_of_start,
+    register_all,
+    result_of,
+    tool_part,
+)
 from provkeep.llamaindex.spans import (
+    AGENTS_OWN,
     PLUMBING,
     Span,
     arguments_of,
@@ -214,16 +220,18 @@ class Listener:
         elif role == "writer" and parent is not None:
             parent.writer = span
         elif role == "step":
-            event = bound.arguments.get("ev")
-            call = getattr(event, "__dict__", {}).get("tool_id")
+            held = getattr(bound.arguments.get("ev"), "__dict__", {})
+            call, span.agent = held.get("tool_id"), held.get("current_agent_name")
             span.call_id = call if type(call) is str and method == "call_tool" else None
             if parent is not None and parent.role in ("agent", "workflow"):
                 span.kind = kind = "node"
+                if parent.role == "agent" and label.startswith(AGENTS_OWN):
+                    span.hide()
         spans[id_] = span
         if len(spans) > MAX_OPEN:
             spans.pop(next(iter(spans)), None)
         span.name = _name(kind, role, label, instance)
-        if kind != "model":
+        if kind != "model" and not span.hidden:
             self._start(span, bound, tags)
 
     def _begin_trace(self, span: Span, parent_id: str | None) -> None:
@@ -251,6 +259,10 @@ class Listener:
         arguments = arguments_of(bound)
         if kind == "tool":
             span.call_id = call_of(span, arguments)
+            if span.parent is not None:
+                span.parent.answers_call = True
+        if kind in ("agent", "graph"):
+            arguments = arguments_of_start(arguments)
         given = inputs_of(span, arguments)
         self.recorder.record(
             RunStarted(
@@ -300,6 +312,10 @@ class Listener:
     def _end(self, span: Span, result: Any) -> None:
         """A run that is no model call returned."""
         self._forget(span)
+        if span.hidden:
+            if span.call_id is not None:
+                self._refused_call(span, result)
+            return
         kind, role = span.kind, span.role
         outputs: Any = NOTHING
         if kind == "embedding":
@@ -332,9 +348,34 @@ class Listener:
             RunEnded(run_id=span.rid, at_ns=now, outputs=outputs, attrs=attrs), span.scope
         )
 
+    def _refused_call(self, span: Span, result: Any) -> None:
+        """An agent answers a call of a tool it does not have; no tool has run."""
+        output = getattr(result, "__dict__", {}).get("tool_output")
+        if span.answers_call or not getattr(output, "is_error", False):
+            return
+        rid, now = uuid.uuid4().int, time.time_ns()
+        self.recorder.record(
+            RunStarted(
+                run_id=rid,
+                parent_id=span.rid,
+                at_ns=span.at_ns,
+                kind="tool",
+                name=str(output.tool_name),
+                inputs=snapshot(output.raw_input, span.memo),
+                call_id=span.call_id,
+            ),
+            span.scope,
+        )
+        said = tool_part(output, span.call_id, span.memo, 0)
+        failed = RunFailed(run_id=rid, at_ns=now, status="error", outputs=said)
+        self.recorder.record(failed, span.scope)
+
     def _fail(self, span: Span, error: BaseException | None, said: Any = NOTHING) -> None:
         """A run raised; ``said`` is what a stream had given until then."""
         if span.ended:
+            return
+        if span.hidden:
+            self._forget(span)
             return
         if span.prompt_run is not None and span.prompt_span is None:
             self._say_failed(span, _status(error), error, rid=span.prompt_run)
@@ -530,7 +571,7 @@ class Listener:
         spans = dict.fromkeys(reversed(list(self.open_spans.values())))
         self.open_spans.clear()
         for span in spans:
-            if span.started and not span.ended:
+            if span.started and not span.ended and not span.hidden:
                 span.ended = True
                 try:
                     self._say_failed(span, "unfinished")
@@ -569,6 +610,8 @@ def _said(event: Any, span: Span) -> Any:
 def _status(error: BaseException | None) -> str:
     if isinstance(error, PolicyBlocked):
         return "blocked"
+    if type(error).__name__ == "WaitingForEvent":  # a tool asks a person, and will run again
+        return "interrupted"
     if isinstance(error, asyncio.CancelledError | GeneratorExit | KeyboardInterrupt):
         return "cancelled"
     return "error"

@@ -88,6 +88,8 @@ class Models:
         asked = {k: v for k, v in event.additional_kwargs.items() if k not in _QUIET and v}
         if asked:
             attrs["asked"] = snapshot(asked, span.memo)
+        if span.parent is not None and span.parent.agent is not None:
+            attrs["agent"] = span.parent.agent
         self.starts(span, given, attrs, model if model != "unknown" else None)
 
     def starts(self, span: Span, given: Any, attrs: dict[str, Any], model: Any = None) -> None:

@@ -247,23 +247,33 @@ def tool_part(value: ToolOutput, call_id: str | None, memo: Memo, depth: int) ->
 # -- workflow events ------------------------------------------------------------------------------
 
 
-def _event(value: Event, memo: Memo, depth: int) -> Typed:
-    held = dict(value.__dict__)
-    for name, private in (value.__pydantic_private__ or {}).items():
+def _held(event: Event) -> dict[str, Any]:
+    """What a workflow event holds: its fields and what was put into it besides."""
+    held = dict(event.__dict__)
+    for name, private in (event.__pydantic_private__ or {}).items():
         if name == "_data" and type(private) is dict:
             held.update(private)
         elif private is not None:
             held[name.lstrip("_")] = private
+    return {k: v for k, v in held.items() if v is not None and k not in _NOT_KEPT}
+
+
+def _event(value: Event, memo: Memo, depth: int) -> Typed:
+    held = _held(value)
     call = held.get("tool_id")
     said: dict[str, Any] = {}
     for name, item in held.items():
-        if name in _NOT_KEPT or item is None:
-            continue
         if isinstance(item, ToolOutput) and type(call) is str:
             said[name] = tool_part(item, call, memo, depth + 1)
         else:
             said[name] = snapshot(item, memo, depth + 1)
     return Typed(type(value).__name__, said)
+
+
+def arguments_of_start(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What a workflow was started with, out of its start event."""
+    event = arguments.get("start_event")
+    return _held(event) if isinstance(event, Event) else arguments
 
 
 def result_of(event: Any) -> Any:

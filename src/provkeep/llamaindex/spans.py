@@ -52,6 +52,7 @@ PLUMBING: Final = frozenset(  # spans that say nothing a record needs
         "worker",
     }
 )
+AGENTS_OWN: Final = ("BaseWorkflowAgent.", "AgentWorkflow.")  # whose steps are an agent's inside
 NOT_KEPT: Final = frozenset(  # arguments that steer the program, or repeat what is kept elsewhere
     {
         "self",
@@ -107,7 +108,9 @@ class Span:
     """One run while it is open, and what later spans of its trace need to know of it."""
 
     __slots__ = (
+        "agent",
         "answers",
+        "answers_call",
         "at_ns",
         "call_id",
         "calls",
@@ -115,6 +118,7 @@ class Span:
         "chunks",
         "ended",
         "error",
+        "hidden",
         "id",
         "ids",
         "instance",
@@ -158,6 +162,9 @@ class Span:
         self.model: str | None = None
         self.error: BaseException | None = None
         self.answers: list[str] = []  # texts that runs below it answered with
+        self.agent: str | None = None  # which of several agents this step is of
+        self.answers_call = False  # a tool has run inside it
+        self.hidden = False  # the inside of an agent: what it calls are runs of the agent
         self.calls: deque[dict[str, Any]] = deque(maxlen=MAX_CALLS)  # asked for, not yet made
         self.talk: Any = None if parent is None else parent.talk  # the conversation it is part of
         self.told: set[str] = set()  # earlier answers of the conversation already recorded here
@@ -170,6 +177,13 @@ class Span:
         # Of a span that returned a stream:
         self.waits = False  # its value is a stream not yet consumed
         self.writer: Span | None = None  # the span that writes the stream into a chat's memory
+
+    def hide(self) -> None:
+        """Stand for the run above, which knows every value that passes through this one."""
+        if self.parent is not None:
+            self.hidden = self.started = True
+            self.rid, self.parent_rid = self.parent.rid, self.parent.parent_rid
+            self.answers = self.parent.answers
 
     def below(self, other: Span) -> bool:
         """Is this span ``other``, or inside it?"""

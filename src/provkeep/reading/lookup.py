@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from provkeep.errors import AmbiguousIdError, UnknownIdError
+from provkeep.errors import AmbiguousIdError, NothingRecordedError, UnknownIdError
 from provkeep.model import records as r
 from provkeep.store.base import Store
 
@@ -26,11 +26,11 @@ def newest_trace(store: Store) -> str:
     """The id of the trace that began last.
 
     Raises:
-        UnknownIdError: there is none.
+        NothingRecordedError: there is none.
     """
     rows = store.query("SELECT tid FROM trace ORDER BY t0_us DESC LIMIT 1")
     if not rows:
-        raise UnknownIdError("trace", "newest")
+        raise NothingRecordedError
     return bytes(rows[0][0]).hex()
 
 

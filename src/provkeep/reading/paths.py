@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from provkeep.model import records as r
 from provkeep.model.graph import Edge, Graph, Node
-from provkeep.reading.traces import Names, Trace, edges_of, load_trace, nodes_of
+from provkeep.reading.traces import Item, Names, Trace, edges_of, flat, load_trace, nodes_of
 from provkeep.store.base import Store
 
 MAX_TRACES: Final = 2_000  # traces joined into one graph
@@ -108,7 +108,7 @@ class Paths:
                             type="derived",
                             cause=other.artifact_id(number),
                             effect=trace.artifact_id(item.number),
-                            basis="content" if item.kind in ("text", "document") else "id",
+                            basis="content" if _by_content(item) else "id",
                         )
                     )
             edges.extend(self._of_taken_lists(trace, loaded))
@@ -129,8 +129,7 @@ class Paths:
                     basis="observed",
                 )
                 continue
-            other, number = found
-            place = _member_at(self, other, number, at)
+            place = next(iter(flat(*found, self.given)[at : at + 1]), None)
             if place is not None and place[0].tid in loaded:
                 yield Edge(
                     type="derived",
@@ -146,28 +145,13 @@ class Paths:
             some = wanted[at : at + 500]
             marks = ",".join("?" * len(some))
             for payload, tag in self._store.query(
-                "SELECT p.id, s.tag FROM payload p JOIN source s ON s.id = p.source"
-                f" WHERE p.id IN ({marks})",  # marks only
+                "SELECT p.id, s.tag FROM payload p JOIN source s ON s.id = p.source"  # noqa: S608  # marks only
+                f" WHERE p.id IN ({marks})",
                 some,
             ):
                 out[payload] = r.b64(tag)
         return out
 
 
-def _member_at(paths: Paths, trace: Trace, number: int, at: int) -> tuple[Trace, int] | None:
-    """The artifact at a place of a list, through lists it refers to."""
-    item = trace.items[number]
-    if "len" in item.options:
-        found = paths.given(item.options["ext"], trace.tid)
-        return _member_at(paths, *found, at) if found is not None else None
-    for member in item.members:
-        if isinstance(member, int):
-            if at == 0:
-                return trace, member
-            at -= 1
-        else:
-            base, start, stop = member
-            if at < stop - start:
-                return _member_at(paths, trace, base, start + at)
-            at -= stop - start
-    return None
+def _by_content(item: Item) -> bool:
+    return item.kind in ("text", "document") or bool(item.options.get("c"))

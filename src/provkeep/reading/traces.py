@@ -6,7 +6,7 @@ No key is needed: ids, kinds, edges, bases and spans stand in the records' reada
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -61,6 +61,11 @@ class Item:
     members: list[Any]
 
     @property
+    def is_list(self) -> bool:
+        """Is it a list of artifacts, without a payload of its own?"""
+        return self.payload is None and not self.options.keys() & {"of", "b", "len", "g", "sh"}
+
+    @property
     def exact(self) -> bool:
         """Do its edges explain it in full?"""
         return bool(self.options.get("x"))
@@ -82,6 +87,43 @@ class Trace:
     metas: list[int] = field(default_factory=list)
     output: int = -1
     answer: int = -1
+    _places: dict[int, list[int]] = field(default_factory=dict)
+
+    def length(self, number: int) -> int:
+        """How many items a list has."""
+        item = self.items[number]
+        if "len" in item.options:
+            return int(item.options["len"])
+        if not item.is_list:
+            return 1
+        return sum(1 if isinstance(m, int) else m[2] - m[1] for m in item.members)
+
+    def places(self, number: int) -> list[int]:
+        """The artifact at each place of a list; of a list of another trace, that list itself."""
+        waiting = [number]
+        while waiting:
+            here = waiting[-1]
+            item = self.items[here]
+            if here in self._places:
+                waiting.pop()
+                continue
+            if "len" in item.options:
+                self._places[here] = [here] * int(item.options["len"])
+                continue
+            lists = [m[0] for m in item.members if not isinstance(m, int)]
+            missing = [base for base in lists if base not in self._places and base < here]
+            if missing:
+                waiting.extend(missing)
+                continue
+            out: list[int] = []
+            for member in item.members:
+                if isinstance(member, int):
+                    out.append(member)
+                else:
+                    base, start, stop = member
+                    out.extend(self._places.get(base, [])[start:stop])
+            self._places[here] = out
+        return self._places[number]
 
     def artifact_id(self, number: int) -> str:
         """Its id in the store."""
@@ -169,20 +211,64 @@ def _read(trace: Trace, fields: dict[str, Any]) -> None:
 
 
 def members(trace: Trace, item: Item) -> Iterator[int]:
-    """Numbers of the artifacts a container is made of, references to earlier lists resolved.
+    """Numbers of the artifacts a container is made of.
 
-    Members that stand in a list taken from another trace are given as that list.
+    A stretch that is the whole of an earlier list, or that stands in a list taken from another
+    trace, is given as that list.
     """
     for member in item.members:
         if isinstance(member, int):
             yield member
             continue
         base, start, stop = member
-        inner = trace.items[base]
-        if "len" in inner.options:
+        if start == 0 and stop == trace.length(base):
             yield base
         else:
-            yield from list(members(trace, inner))[start:stop]
+            yield from trace.places(base)[start:stop]
+
+
+Given = Callable[[str, str], "tuple[Trace, int] | None"]
+
+
+def flat(trace: Trace, number: int, given: Given) -> list[tuple[Trace, int] | None]:
+    """The artifact at each place of a list, through earlier lists and earlier traces.
+
+    Args:
+        trace: loaded.
+        number: a list, or anything else, which is then the only item.
+        given: called with a link tag and a trace id, gives what an earlier trace gave or None.
+
+    Returns:
+        Trace and artifact; None where the earlier trace is not in the store.
+    """
+    out: list[tuple[Trace, int] | None] = []
+    waiting: list[tuple[Trace, int, int, int]] = [(trace, number, 0, trace.length(number))]
+    while waiting:
+        here, at, start, stop = waiting.pop()
+        item = here.items[at]
+        if "len" in item.options:
+            found = given(item.options["ext"], here.tid)
+            if found is None:
+                out.extend([None] * (stop - start))
+            else:
+                waiting.append((*found, start, min(stop, found[0].length(found[1]))))
+            continue
+        if not item.is_list:
+            out.append((here, at))
+            continue
+        places = here.places(at)
+        pieces: list[tuple[Trace, int, int, int]] = []
+        for i in range(start, stop):
+            place = places[i]
+            if "len" not in here.items[place].options:
+                pieces.append((here, place, 0, 1))
+            elif pieces and pieces[-1][0] is here and pieces[-1][1] == place:
+                pieces[-1] = (here, place, pieces[-1][2], pieces[-1][3] + 1)
+            else:
+                offset = i - places.index(place)
+                pieces.append((here, place, offset, offset + 1))
+        waiting.extend(reversed(pieces))
+    return out
 
 
 def nodes_of(trace: Trace, names: Names, source_of: dict[int, str]) -> Iterator[Node]:

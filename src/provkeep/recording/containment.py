@@ -182,13 +182,16 @@ class Target:
 
     def quotations(self, source: str) -> tuple[Span, ...]:
         """Return the spans of this text whose words stand in ``source``, sorted by their start."""
-        answer = self._index.words
+        answer = self._words
         if not answer or not (words := _words_of(source)):
             return ()
-        chars = answer.ends[-1] - answer.starts[0]
+        few = len(answer) < QUOTATION_CHARS  # the places of many words are not worth finding
+        chars = answer.ends[-1] - answer.starts[0] if few else QUOTATION_CHARS
         if len(answer) < QUOTATION_WORDS or chars < QUOTATION_CHARS:
             places = words.find(answer, 1) if chars >= WHOLE_ANSWER_CHARS else []
             return _spans(answer, words, [Run(len(answer), at, 0) for at in places])
+        if len(words) <= _FEW_WORDS and not self._holds_run(words, QUOTATION_WORDS):
+            return ()
         runs = _apart(self._index.runs(words, QUOTATION_WORDS), len(answer), QUOTATION_WORDS)
         return tuple(
             span
@@ -200,7 +203,9 @@ class Target:
         """Does a run of a short source's words stand here? Sooner said than an index is made."""
         if self._unnumbered is not None:
             return True
-        least = _least(len(source))
+        return self._holds_run(source, _least(len(source)))
+
+    def _holds_run(self, source: Tokens, least: int) -> bool:
         return any(self._words.holds(source, at, least) for at in range(len(source) - least + 1))
 
     @cached_property

@@ -31,6 +31,7 @@ from provkeep.recording.ties import Ties
 
 SOURCE_FIELDS: Final = ("source", "file_path", "file_name", "url", "path")
 MAX_GIVEN_VALUES: Final = 64  # values of one output that a later trace of the session may take
+SHORT_LIST: Final = 16  # members of a list whose short strings are stored on their own
 _SCORES: Final = ("score", "distance", "similarity")
 _Uncommitted = tuple[int, bytes, list[Artifact]]  # place, fingerprint, the documents stored there
 _GROUP: Final = frozenset({"message", "text", "tool_result"})
@@ -104,7 +105,7 @@ class Intake:
             found = [a for a in found if alike(a.value, value)]
             known = nearest(found, run, value, out=out) if found else None
             if known:
-                return known[-1]
+                return known[-1].meet(value)
         members: list[Artifact] = []
         skeleton = self._skeleton(value, run, out, members, top=True)
         artifact = self._new("composite" if members else "data", ("C", shape), run, out)
@@ -133,7 +134,10 @@ class Intake:
         if kind is list:
             if is_list_of_parts(value):
                 return self._refer(self._list(value, run, out), members)
-            return [self._skeleton(v, run, out, members) for v in value]
+            near = top and len(value) <= SHORT_LIST
+            return [
+                self._skeleton(v, run, out, members, top=near and type(v) is str) for v in value
+            ]
         if kind is dict:
             made: dict[str, Any] = {}
             slots = run.slots if out and top else None
@@ -147,7 +151,8 @@ class Intake:
                 if found is not None:
                     made[key] = self._refer(found, members)
                 else:
-                    made[key] = self._skeleton(item, run, out, members, top=top and inner is str)
+                    near = top and (inner is str or inner is list)
+                    made[key] = self._skeleton(item, run, out, members, top=near)
             return made
         if kind is Typed:
             inside = self._skeleton(
@@ -215,11 +220,11 @@ class Intake:
         same = nearest(found, run, text, out=out) if found else []
         known = [a for a in same if a.kind == "text"]
         if len(known) == 1:
-            return known[0]
+            return known[0].meet(text)
         if known:
             last = known[-1]
             if all(a is last or a in last.causes for a in same):
-                return last  # it stands for all of them already
+                return last.meet(text)  # it stands for all of them already
             same = known
         artifact = self._new("text", ("t", text), run, out, text or None, text)
         pieces = self._explain(artifact, out, found, same)
@@ -231,7 +236,7 @@ class Intake:
         else:
             made = rope(text, pieces)
             data = encode_text(text) if made is None else encode_json({"$rope": made})
-            self._take_value(artifact, text, extra)
+            self._take_value(artifact, text, out, extra)
             self._sheet.write(artifact, compartment, data, extra)
         return self._register(artifact)
 
@@ -249,7 +254,13 @@ class Intake:
             leaf = out and not run.children
             if not leaf and len(text) >= INLINE_CHARS:  # said elsewhere, and handed on unseen
                 same = [a for a in found if a.made_by is not None and a.made_by.kind in MAKERS][-1:]
-        beside = () if shown is None else list(shown.leaves())
+        beside = [] if shown is None else list(shown.leaves())
+        if out and run is not None and run.kind == "tool" and not run.children and run.parent:
+            # Agents give a tool the configuration of the step that called it, so that what the tool
+            # itself calls stands beside it.
+            for sibling in run.parent.children:
+                if sibling.number > run.number:
+                    beside.extend(leaf for made in sibling.outs for leaf in made.leaves())
         return self._edges.explain(artifact, run, out=out, same=same, shown=beside)
 
     # -- parts ---------------------------------------------------------------------------------
@@ -266,7 +277,7 @@ class Intake:
                 known = [a for a in known if a.value.fields.get("id") == name] or known
             if known:
                 self._wake(known[-1])
-                return known[-1]
+                return known[-1].meet(part)
         if part.kind == "document":
             return self._document(part, key, run, out)
         if part.kind == "message":
@@ -340,7 +351,7 @@ class Intake:
         name = fields.get("id")
         if type(name) is not str:
             if not artifact.causes and not (out and run.kind in MAKERS):
-                self._take_value(artifact, artifact.text or "", extra)
+                self._take_value(artifact, artifact.text or "", out, extra)
             return
         other = self._runs.get(message_run(name) or -1)
         if other is not None and other.outs and other.number != run.number:
@@ -359,7 +370,7 @@ class Intake:
                 extra["ext"] = self._sheet.link(tag, artifact, r.TAKES)
                 artifact.exact = True
             else:
-                self._take_value(artifact, artifact.text or "", extra)
+                self._take_value(artifact, artifact.text or "", out, extra)
 
     def _document(self, part: Part, key: Any, run: Run, out: bool) -> Artifact:
         fields = dict(part.fields)
@@ -379,7 +390,7 @@ class Intake:
         stored = self.ties.document(data)
         extra: dict[str, Any] = {}
         if not artifact.causes and text is not None:
-            self._take_value(artifact, text, extra)
+            self._take_value(artifact, text, out, extra)
         if isinstance(stored, int):
             artifact.payload = extra["g"] = stored
             self._sheet.write(artifact, "document", None, extra)
@@ -439,7 +450,7 @@ class Intake:
     def _value_tag(self, domain: str, text: str) -> bytes:
         return self.ties.tag(domain, f"{self._session}\x00{text}")
 
-    def _take_value(self, artifact: Artifact, text: str, extra: dict[str, Any]) -> None:
+    def _take_value(self, artifact: Artifact, text: str, out: bool, extra: dict[str, Any]) -> None:
         """What nothing in this trace explains may be left from an earlier one of the session.
 
         What a person said before counts only in restored state: whoever says it again, says it.
@@ -447,12 +458,14 @@ class Intake:
         if not self._session or artifact.causes or len(text) < INLINE_CHARS:
             return
         made_by = artifact.made_by
-        if made_by is not None and (made_by.kind in MAKERS or not made_by.children):
+        if made_by is not None and (made_by.kind in MAKERS or (out and not made_by.children)):
             return
         for domain in ("value",) if made_by is None else ("value", "input"):
             tag = self._value_tag(domain, text)
             if self.ties.given(tag):
                 extra["ext"] = self._sheet.link(tag, artifact, r.TAKES)
+                if artifact.kind in ("message", "tool_result"):
+                    extra["c"] = 1  # by its content, not by its id
                 artifact.exact = True
                 return
 

@@ -73,8 +73,10 @@ class Lists:
         if found and (known := nearest(found, run, value, out=out)):
             return known[-1]
         talk = keys[0][0] == "m"
-        if talk and len(keys) > 1 and keys[0] not in self._by_key:
-            self._take(value, keys)
+        if talk:
+            begin = _opening(keys)
+            if len(keys) - begin > 1 and keys[begin] not in self._by_key:
+                self._take(value[begin:], keys[begin:])
         spelled, items = self._spell(value, keys, single)
         kind = "composite" if type_name is None else "prompt"
         artifact = self._sheet.new(kind, key, run if out else run.parent, None)
@@ -127,6 +129,13 @@ class Lists:
             items.append(item)
             i += 1
         return spelled, items
+
+    def _known_item(self, part: Any) -> Artifact:
+        """A message that stands in a list already, on its own."""
+        base, place = self._where[item_key(part)]
+        item = self._items[base][place]
+        self.wake(item)
+        return item
 
     @staticmethod
     def _is_all_of(first: Artifact, keys: tuple[Any, ...], at: int) -> bool:
@@ -181,9 +190,10 @@ class Lists:
                 self._append(given, made, last)
         longest: dict[Any, Artifact] = {}
         for artifact in self._messages:
-            best = longest.get(artifact.keys[0])
-            if best is None or len(artifact.keys) >= len(best.keys):
-                longest[artifact.keys[0]] = artifact
+            head = artifact.keys[0]
+            best = longest.get(head)
+            if head[1] != "system" and (best is None or len(artifact.keys) >= len(best.keys)):
+                longest[head] = artifact
         for artifact in list(longest.values())[:MAX_GIVEN]:
             if len(artifact.keys) > 1:
                 items = _named(artifact.value, artifact.keys)
@@ -191,17 +201,29 @@ class Lists:
                     self._sheet.link(self.ties.give(tag), artifact, GIVES)
 
     def _append(self, given: Artifact, made: Artifact, run: Run) -> None:
-        """What a model was given and what it said, as the list that a next turn begins with."""
-        keys = (*given.keys, made.key)
-        if ("L", keys) in self._by_key:
+        """What a model was given and what it said, as the list that a next turn begins with.
+
+        Without the system messages it opens with: they are another turn's own.
+        """
+        begin, end = _opening(given.keys), len(given.keys)
+        keys = (*given.keys[begin:], made.key)
+        if begin == end or ("L", keys) in self._by_key:
             return
         artifact = self._sheet.new("composite", ("L", keys), run, None)
         artifact.exact, artifact.keys = True, keys
-        artifact.value = [*given.value, made.value]
-        artifact.members = [given, made]
-        spelled = [[given.number, 0, len(given.keys)], made.number]
-        self._sheet.write(artifact, "output", None, {"m": spelled})
+        artifact.value = [*given.value[begin:], made.value]
+        spelled, items = self._spell(given.value[begin:], keys[:-1], self._known_item)
+        artifact.members = [*dict.fromkeys(items), made]
+        self._sheet.write(artifact, "output", None, {"m": [*spelled, made.number]})
         self._messages.append(artifact)
+
+
+def _opening(keys: tuple[Any, ...]) -> int:
+    """How many system messages a conversation opens with."""
+    for i, key in enumerate(keys):
+        if key[0] != "m" or key[1] != "system":
+            return i
+    return len(keys)
 
 
 def _named(value: list[Any], keys: tuple[Any, ...]) -> Items:

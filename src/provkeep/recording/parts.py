@@ -13,6 +13,7 @@ from provkeep.model.events import RunId
 from provkeep.model.values import Part, Typed, encode_json
 
 INLINE_CHARS: Final = 16  # shorter strings inside containers stay in the container's skeleton
+MAX_OTHERS: Final = 8  # objects that are remembered as one artifact
 MAKERS: Final = frozenset({"model", "tool", "retriever", "embedding"})  # what they return is new
 
 Key = Any
@@ -82,6 +83,7 @@ class Artifact:
         "more",
         "number",
         "origin",
+        "others",
         "payload",
         "place",
         "text",
@@ -100,12 +102,23 @@ class Artifact:
         self.origin: Artifact | None = None  # the list of an earlier trace that it stands in
         self.place = 0  # its place there
         self.value: Any = None  # the snapshot it was made from
+        self.others: list[Any] = []  # equal snapshots that were recognised as it
         self.more: dict[str, Any] = {}  # options of its entry
 
     @property
     def taken(self) -> bool:
         """Does it stand for something that an earlier trace gave?"""
         return self.origin is not None
+
+    def meet(self, value: Any) -> Artifact:
+        """An equal value was recognised as this artifact: know that very object again, too."""
+        if len(self.others) < MAX_OTHERS and not self.is_same(value):
+            self.others.append(value)
+        return self
+
+    def is_same(self, value: Any) -> bool:
+        """Is an equal value the very object that this artifact was made from or recognised in?"""
+        return is_same(self.value, value) or any(is_same(other, value) for other in self.others)
 
     def collect(self, into: set[Artifact]) -> None:
         """Add this artifact and its members."""
@@ -162,23 +175,27 @@ def nearest(found: list[Artifact], run: Run, value: Any, *, out: bool) -> list[A
     nearness in the tree of runs. More than one are left when nothing tells them apart.
     """
     leaf = out and not run.children
+    scope = run if out else run.parent
     if leaf:
         if run.kind in MAKERS:
             return []
         given = run.given()
         pool = [a for a in found if a in given]
+        if not pool:  # handed to it past its input, as what a person answered an interrupt with
+            pool = [a for a in found if a.made_by is None]
     else:
-        scope = run if out else run.parent
         pool = [a for a in found if visible(a, scope)]
     if len(pool) < 2:
         return pool
-    same = [a for a in pool if is_same(a.value, value)]
+    same = [a for a in pool if a.is_same(value)]
     if len(same) == 1:
         return same
-    pool = same or pool
-    if leaf:
+    if same:
+        pool = same
+        if type(value) is str:
+            pool = [a for a in same if a.kind == "text"] or same
+    if leaf or len(pool) < 2:
         return pool
-    scope = run if out else run.parent
     depths = [common_depth(a.made_by, scope) for a in pool]
     best = max(depths)
     return [a for a, depth in zip(pool, depths, strict=True) if depth == best]

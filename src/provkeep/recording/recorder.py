@@ -270,12 +270,12 @@ def recorder_for(path: str | os.PathLike[str]) -> Recorder:
 
 
 def close_all() -> None:
-    """Close every recorder of this process; what failed is logged, never raised."""
+    """Close every recorder before the process ends; what failed is logged, never raised."""
     for recorder in list(_recorders.values()):
         try:
             recorder.close()
         except ProvkeepError as error:
-            log.error("provkeep: %s", error)
+            log.error("provkeep: %s (this process ends now: what waits is lost)", error)
 
 
 _closes: set[int] = set()  # the process for which it is arranged; a fork arranges its own

@@ -144,7 +144,7 @@ class Trace:
 
     def _close(self, run: Run, at_ns: int, status: str, more: dict[str, Any]) -> None:
         if not run.ended:
-            run.ended = True
+            run.ended, run.closure = True, None
             self.open -= 1
         self._sheet.entries.append([r.END, run.number, at_ns - self.t0_ns, status, more])
 
@@ -231,7 +231,7 @@ class Trace:
         if root is None:
             return
         output = root.outs[0] if root.outs else None
-        answer = None if output is None else answer_of(output)
+        answer = None if output is None else answer_of(output, root)
         reached: dict[int, None] = {}
         if answer is not None:
             for artifact in upstream([answer]):
@@ -279,11 +279,12 @@ class Trace:
         self._intake.settled(numbers)
 
 
-def answer_of(output: Artifact) -> Artifact:
-    """What a trace's output says: the text or message that everything else in it led to.
+def answer_of(output: Artifact, root: Run) -> Artifact:
+    """What a trace's output says: the text or message that the rest of it led to.
 
-    Of a conversation, its last message. An output of several, neither of which led to the other
-    (parallel branches), is an answer as a whole.
+    Of a conversation, its last message. What a later step was given and made nothing of is left
+    behind. An output of several that do not lead to each other (parallel branches) is an answer as
+    a whole.
     """
     parts: list[Artifact] = []
     waiting, seen = [output], {output}
@@ -294,7 +295,7 @@ def answer_of(output: Artifact) -> Artifact:
             inner = inner[-1:]
             if inner and inner[0].keys:  # a conversation that was taken whole
                 inner = inner[0].members[-1:]
-        elif here.text and here.kind in ("message", "text"):
+        elif here.text and here.kind in ("message", "text", "tool_result"):
             parts.append(here)
         waiting.extend(a for a in inner if a not in seen)
         seen.update(inner)
@@ -302,8 +303,14 @@ def answer_of(output: Artifact) -> Artifact:
     parts = made or parts
     if len(parts) > 1:
         below = {a: set(upstream([a])) for a in parts}
-        led = {a for a in parts for b in parts if a is not b and a in below[b]}
-        parts = [a for a in parts if a not in led] or parts
-    if len(parts) == 1:
-        return parts[0]
-    return output
+        parts = [a for a in parts if not any(a in below[b] for b in parts if b is not a)] or parts
+    if len(parts) > 1:
+        steps = [(step, b) for step in root.children for b in parts if _is_in(b, step)]
+        parts = [
+            a for a in parts if not any(b is not a and a in step.given() for step, b in steps)
+        ] or parts
+    return parts[0] if len(parts) == 1 else output
+
+
+def _is_in(artifact: Artifact, step: Run) -> bool:
+    return artifact.made_by is not None and artifact.made_by.inside(step)

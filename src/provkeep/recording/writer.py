@@ -70,7 +70,7 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._outbox: Outbox | None = None
         self._unopened: ProvkeepError | None = None  # why there is no outbox
-        self._waiting: list[Buffer] = []
+        self._waiting: dict[Buffer, None] = {}  # their chains go on when they are committed
         self._lingering: dict[int, float] = {}  # by trace: when its open runs are given up
         self._touched: dict[int, float] = {}
         self._looked_at = 0.0
@@ -233,7 +233,7 @@ class Writer:
     def _turn(self, buffers: list[Buffer], flush: bool, *, stop: bool) -> None:
         for buffer in buffers:
             if buffer.done is not None:
-                self._waiting.append(buffer)
+                self._waiting[buffer] = None
             if buffer.closed or buffer.tid not in self.opened:  # it said something after its end
                 buffer.closed = False
                 self.opened[buffer.tid] = buffer
@@ -274,6 +274,8 @@ class Writer:
             trace = buffer.trace = Trace(buffer.tid, outbox.ties, buffer.names)
         trace.ties = outbox.ties  # those of a store that was closed meanwhile cannot be asked
         self._touched[buffer.tid] = now
+        if buffer.done is not None:  # said before, unless a writer died
+            self._waiting[buffer] = None
         events = buffer.events
         if trace.finished and events:
             self._lingering[buffer.tid] = now + LINGER_S
@@ -361,21 +363,23 @@ class Writer:
             isinstance(refusal, StoreLockedError)
             and time.monotonic() - outbox.refused_at < LOCKED_S
         )
-        still: list[Buffer] = []
-        for buffer in self._waiting:
+        for buffer in list(self._waiting):
             trace = buffer.trace
             if trace is None or (buffer.flight is None and not trace.entries):
-                _release(buffer, buffer.error)
+                self._release(buffer, buffer.error)
             elif refusal is not None and not patient:
-                _release(buffer, refusal)
-            else:
-                still.append(buffer)
-        self._waiting = still
+                self._release(buffer, refusal)
 
     def _acknowledge(self, error: ProvkeepError) -> None:
-        waiting, self._waiting = self._waiting, []
-        for buffer in waiting:
-            _release(buffer, error)
+        for buffer in list(self._waiting):
+            self._release(buffer, error)
+
+    def _release(self, buffer: Buffer, error: ProvkeepError | None) -> None:
+        self._waiting.pop(buffer, None)
+        done, buffer.done = buffer.done, None
+        buffer.error = error
+        if done is not None:
+            done.release()
 
     def _forget_unread(self, cause: ProvkeepError) -> None:
         """A store that cannot be opened keeps nothing; beyond a bound what is ended is lost."""
@@ -384,10 +388,3 @@ class Writer:
             if tid is None:
                 return
             self.tally.add(cause, len(self.opened.pop(tid).events))
-
-
-def _release(buffer: Buffer, error: ProvkeepError | None) -> None:
-    done, buffer.done = buffer.done, None
-    buffer.error = error
-    if done is not None:
-        done.release()

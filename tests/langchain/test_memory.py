@@ -1,0 +1,117 @@
+"""What is kept in memory belongs to open traces, and goes with them."""
+
+import gc
+import tracemalloc
+import weakref
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.runnables import RunnableLambda
+
+from provkeep.langchain import ProvenanceHandler
+from provkeep.langchain.meaning import MAX_KEPT
+from tests.langchain.recorded import chat, rag
+
+
+def held(handler: ProvenanceHandler) -> dict[str, int]:
+    """How much of every table that grows with open runs is filled."""
+    recorder = handler._recorder
+    return {
+        "runs": len(recorder._runs),
+        "opened": len(recorder._writer.opened),
+        "streams": len(handler._streams),
+        "fallbacks": len(handler._fallbacks),
+    }
+
+
+NOTHING = {"runs": 0, "opened": 0, "streams": 0, "fallbacks": 0}
+
+
+def grown(handler: ProvenanceHandler, rounds: int, work: Any) -> tuple[int, int]:
+    """Bytes allocated after as many rounds, and after as many again."""
+    sizes = []
+    for _ in range(2):
+        for _ in range(rounds):
+            work()
+        handler.flush()
+        gc.collect()
+        sizes.append(tracemalloc.get_traced_memory()[0])
+    return sizes[0], sizes[1]
+
+
+def test_memory_stays_flat_over_many_runs(db):
+    handler = ProvenanceHandler(db, durability="batch", tokens=True)
+    chain, config = rag(), {"callbacks": [handler]}
+    for _ in range(50):  # caches fill
+        chain.invoke("When?", config)
+    handler._recorder._ended.update(dict.fromkeys(range(8192)))  # as after 8,192 runs
+    tracemalloc.start()
+    try:
+        before, after = grown(handler, 60, lambda: chain.invoke("When?", config))  # 2 x 540 runs
+    finally:
+        tracemalloc.stop()
+    assert after - before < 60 * 9 * 40  # 40 bytes a run would be a leak of one small object
+    assert held(handler) == NOTHING
+    handler.close()
+
+
+def test_streams_that_nobody_reads_to_the_end_are_let_go(db):
+    with ProvenanceHandler(db, durability="batch", tokens=True) as handler:
+        for _ in range(100):
+            next(rag().stream("When?", {"callbacks": [handler]}))
+        gc.collect()
+        handler.flush()
+        handler.flush()  # generators that were collected say so late
+        assert held(handler) == NOTHING
+
+
+def test_runs_below_a_finished_root_are_let_go(db, handler):
+    for _ in range(200):
+        root, child = uuid4(), uuid4()
+        handler.on_chain_start(None, "q", run_id=root, name="root")
+        handler.on_chat_model_start({}, [[]], run_id=child, parent_run_id=root, name="lost")
+        handler.on_chain_end("done", run_id=root)
+    handler.flush()
+    assert held(handler) == NOTHING
+
+
+def test_streams_and_fallbacks_that_never_end_are_dropped(db):
+    with ProvenanceHandler(db, tokens=True) as handler:
+        for i in range(3 * MAX_KEPT):
+            handler.on_llm_new_token("x", run_id=uuid4(), chunk=None)
+            root = uuid4()
+            handler.on_chain_start(None, i, run_id=root, name="root")
+            handler.on_chain_start(
+                None, i, run_id=uuid4(), parent_run_id=root, name="RunnableWithFallbacks"
+            )
+            handler.on_chain_end(i, run_id=root)
+            if i % MAX_KEPT == 0:
+                handler.flush()
+        assert len(handler._streams) <= MAX_KEPT + 1
+        assert len(handler._fallbacks) <= 2 * MAX_KEPT + 1
+
+
+def test_what_passed_by_is_not_kept_alive_by_its_record(db, handler):
+    class Thing:
+        def __repr__(self) -> str:
+            return "thing"
+
+    error = ValueError("kept?")
+    message = chat("said").invoke("x", {"callbacks": [handler]})
+    alive = [weakref.ref(message)]
+
+    def step(x: Any) -> Any:
+        thing = Thing()
+        alive.append(weakref.ref(thing))
+        raise error
+
+    chain = RunnableLambda(lambda x: message) | RunnableLambda(step)
+    try:
+        chain.invoke(1, {"callbacks": [handler]})
+    except ValueError:
+        pass
+    error.__traceback__ = None
+    handler.flush()
+    del message, chain
+    gc.collect()
+    assert [ref() for ref in alive] == [None, None]
