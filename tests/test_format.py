@@ -91,10 +91,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             config: Any = {"callbacks": [handler]}
             for _ in range(2):
                 "".join(rag().stream("How long may they take?", config=config))
-            for messages in agent():
-                model = GenericFakeChatModel(
-                    messages=iter([AIMessage(f"{len(messages)} {ANSWER}")])
-                )
+            for i, messages in enumerate(agent()):
+                said = AIMessage(f"{i} {ANSWER}", id=f"m-{i}")
+                model = GenericFakeChatModel(messages=iter([said]))
                 (RunnableLambda(lambda m: m) | model).invoke(messages, config=config)
             RunnableLambda(lambda odd: [odd, odd]).invoke(ODD, config=config)
             RunnableLambda(lambda n: list(range(n))).invoke(40_000, config=config)

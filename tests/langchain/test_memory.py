@@ -1,5 +1,6 @@
 """What is kept in memory belongs to open traces, and goes with them."""
 
+import contextlib
 import gc
 import tracemalloc
 import weakref
@@ -39,12 +40,15 @@ def grown(handler: ProvenanceHandler, rounds: int, work: Any) -> tuple[int, int]
     return sizes[0], sizes[1]
 
 
-def test_memory_stays_flat_over_many_runs(db):
+def test_memory_stays_flat_over_many_runs(db, monkeypatch):
+    """What is remembered across traces has bounds, made small here so that they are reached."""
+    monkeypatch.setattr("provkeep.recording.recorder.REMEMBERED_ENDS", 64)
+    monkeypatch.setattr("provkeep.recording.ties.REMEMBERED", 64)
+    monkeypatch.setattr("provkeep.sealing.sealer.LAST_BATCH", 16)
     handler = ProvenanceHandler(db, durability="batch", tokens=True)
     chain, config = rag(), {"callbacks": [handler]}
-    for _ in range(50):  # caches fill
+    for _ in range(50):
         chain.invoke("When?", config)
-    handler._recorder._ended.update(dict.fromkeys(range(8192)))  # as after 8,192 runs
     tracemalloc.start()
     try:
         before, after = grown(handler, 60, lambda: chain.invoke("When?", config))  # 2 x 540 runs
@@ -96,22 +100,17 @@ def test_what_passed_by_is_not_kept_alive_by_its_record(db, handler):
         def __repr__(self) -> str:
             return "thing"
 
-    error = ValueError("kept?")
-    message = chat("said").invoke("x", {"callbacks": [handler]})
-    alive = [weakref.ref(message)]
+    alive = []
 
-    def step(x: Any) -> Any:
+    def step(message: Any) -> Any:
         thing = Thing()
-        alive.append(weakref.ref(thing))
-        raise error
+        alive.extend([weakref.ref(thing), weakref.ref(message)])
+        raise ValueError("its traceback holds both")
 
-    chain = RunnableLambda(lambda x: message) | RunnableLambda(step)
-    try:
-        chain.invoke(1, {"callbacks": [handler]})
-    except ValueError:
-        pass
-    error.__traceback__ = None
+    chain = chat("said") | RunnableLambda(step)
+    with contextlib.suppress(ValueError):
+        chain.invoke("x", {"callbacks": [handler]})
     handler.flush()
-    del message, chain
+    del chain
     gc.collect()
     assert [ref() for ref in alive] == [None, None]

@@ -26,6 +26,7 @@ from provkeep.model import events as ev
 from provkeep.model import records as r
 from provkeep.model.graph import Graph
 from provkeep.model.values import decode, encode_json
+from provkeep.reading.unsealing import text_of
 from provkeep.trail import Lineage, Trail
 
 _SYLLABLES = [a + b for a, b in zip("bcdfgklmnprstvz", "aeiouaeiouaeiou", strict=True)]
@@ -164,12 +165,12 @@ class Story:
         with self.trail() as trail:
             graph = trail.lineage(self.traces()[trace]).graph
             wanted = [
-                node
+                node.id
                 for node in graph.of("artifact")
                 if node.kind in (kinds or ("message", "text", "tool_result"))
                 and is_ground(graph, node.id)
             ]
-            return {trail.text(node, purpose="test") for node in wanted}
+            return {text_of(value) for value in trail.values(wanted, purpose="test").values()}
 
     def stored(self) -> int:
         """Bytes of records and payloads."""

@@ -1,4 +1,4 @@
-"""What the scenarios about recording share: events without a framework, child processes, a checked log.
+"""Events without a framework, child processes and a checked log, for scenarios about recording.
 
 The log is checked here from the stored bytes and ``tlog.merkle`` alone, so that a mistake that
 ``reading.verify`` shared with the recorder would still show.
@@ -99,7 +99,7 @@ def forked(work: Callable[[], object]) -> int:
         try:
             work()
             status = 0
-        except BaseException:
+        except BaseException:  # noqa: BLE001  # it must not run pytest's own ending
             traceback.print_exc()
         finally:
             os._exit(status)

@@ -1,4 +1,4 @@
-"""A killed writer loses nothing that was acknowledged, and the next one goes on where it stopped."""
+"""A killed writer loses nothing that was acknowledged, and the next one goes on from there."""
 
 import os
 import random
@@ -50,7 +50,7 @@ def test_what_was_acknowledged_before_a_kill_is_there_and_opens(tmp_path):
             lines = writer.communicate()[0].split()
             acknowledged.update(line for line in lines if len(line) == 32)
     assert len(acknowledged) > ROUNDS
-    [last] = [t for t in finish(spawn("print(say(recorder_for(sys.argv[1]), Scope()))", path))]
+    [last] = finish(spawn("print(say(recorder_for(sys.argv[1]), Scope()))", path))
     found = traces(path)
     assert acknowledged <= found.keys()
     assert {found[tid] for tid in acknowledged} == {"ok"}

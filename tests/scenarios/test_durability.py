@@ -92,7 +92,7 @@ def test_on_a_full_disk_chains_go_on_and_everything_is_written_when_there_is_roo
     for i in range(12):
         said.append(say(recorder, scope, f"{i} {LARGE}"))
     for _ in range(2):  # it says so every time, not once
-        with pytest.raises(RecordingError, match="full.*free space") as caught:
+        with pytest.raises(RecordingError, match=r"full.*free space") as caught:
             recorder.flush()
         assert caught.value.lost == 0
         assert caught.value.pending >= 12

@@ -1,4 +1,4 @@
-"""Many processes and threads write one file: one log, no lost event, no lock error, also after fork."""
+"""Processes, threads and forks write one file: one log, no lost event, no lock error."""
 
 import asyncio
 import gc

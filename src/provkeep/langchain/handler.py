@@ -275,6 +275,7 @@ class ProvenanceHandler(BaseCallbackHandler):
                 error=NOTHING if status == "interrupted" else snapshot(error, {}),
                 error_key=id(error),
                 outputs=outputs,
+                inputs=_given(kwargs.get("inputs"), memo),
             ),
             self._scope,
         )
@@ -329,8 +330,7 @@ class ProvenanceHandler(BaseCallbackHandler):
         """A chain returned."""
         self._fallbacks.pop(run_id, None)
         memo = self._memo(run_id)
-        late = kwargs.get("inputs")
-        given = NOTHING if late is None or is_late(late) else snapshot(late, memo)
+        given = _given(kwargs.get("inputs"), memo)
         made = NOTHING if outputs is None else snapshot(outputs, memo)
         paused = memo.get("paused")
         if paused is not None and run_id in paused[0]:
@@ -555,3 +555,8 @@ class ProvenanceHandler(BaseCallbackHandler):
     def on_resume(self, event: Any) -> None:
         """A graph goes on where it stopped."""
         self._graph_event("resume", event)
+
+
+def _given(late: Any, memo: Memo) -> Any:
+    """The input that a streaming chain learns only as it ends, if this is one."""
+    return NOTHING if late is None or is_late(late) else snapshot(late, memo)

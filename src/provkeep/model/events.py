@@ -72,6 +72,7 @@ class RunFailed:
     error: Any = NOTHING
     error_key: int | None = None  # same number for the same exception object on its way up
     outputs: Any = NOTHING
+    inputs: Any = NOTHING  # the real input, where it was late
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -428,15 +428,19 @@ class Reader:
         purpose: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, Any]:
-        """Values of many artifacts by id, after one access record that lists them."""
+        """Values of many artifacts by id, after one access record that lists them.
+
+        Of a run, the value is what the framework said of it besides input and output: tags,
+        metadata, invocation parameters.
+        """
         wanted = [self._focus(node) for node in of]
         placed: list[tuple[str, Trace, int]] = []
         for focus in wanted:
             tid, _, place = focus.partition(".")
             trace = self._paths.trace(tid)
-            number = int(place[1:]) if place[:1] == "a" and place[1:].isdigit() else -1
-            if number not in trace.items:
-                raise UnknownIdError("artifact", focus)
+            number = int(place[1:]) if place[1:].isdigit() else -1
+            if number not in {"a": trace.items, "r": trace.runs}.get(place[:1], ()):
+                raise UnknownIdError("artifact or run", focus)
             placed.append((focus, trace, number))
         opener = self._open()
         traces = {trace.tid for _, trace, _ in placed}
@@ -450,7 +454,10 @@ class Reader:
         )
         out: dict[str, Any] = {}
         for i, (focus, trace, number) in enumerate(placed):
-            out[focus] = opener.value(trace, number, self._given(trace))
+            if ".r" in focus:
+                out[focus] = opener.attributes(trace, number)
+            else:
+                out[focus] = opener.value(trace, number, self._given(trace))
             if progress is not None:
                 progress(i + 1, len(placed))
         return out

@@ -6,12 +6,13 @@ Whoever calls has committed the access first; see ``reading.access``.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from typing import Any
 
 import orjson
 
-from provkeep.errors import UnsealError
+from provkeep.errors import SealingError, UnsealError
 from provkeep.model import records as r
 from provkeep.model.values import decode
 from provkeep.reading.traces import Item, Trace
@@ -30,6 +31,7 @@ class Opener:
         self._store, self._file, self._ring = store, keys, ring
         self._bodies: dict[int, dict[str, Any]] = {}
         self._data_keys: dict[int, bytes] = {}
+        self._said: dict[str, tuple[int, dict[str, dict[str, Any]]]] = {}
 
     def payload(self, number: int) -> Any:
         """Open one payload.
@@ -110,8 +112,36 @@ class Opener:
                 values = self.value(found[0], found[1], other)
                 return values[: item.options["len"]] if isinstance(values, list) else values
             return self._list(trace, item, other)
-        value = self.payload(item.payload)
-        return self._fill(trace, item, value, other)
+        value = self._fill(trace, item, self.payload(item.payload), other)
+        if item.kind == "document" and isinstance(value, dict):
+            scores = self.said(trace, "artifacts", number).get("scores")
+            if scores:  # kept apart, so that a document retrieved again costs nothing
+                value["metadata"] = {**(value.get("metadata") or {}), **scores}
+        return value
+
+    def said(self, trace: Trace, of: str, number: int) -> dict[str, Any]:
+        """The sealed attributes of a run (``of="runs"``) or artifact (``of="artifacts"``)."""
+        if trace.tid not in self._said or len(trace.metas) != self._said[trace.tid][0]:
+            found: dict[str, dict[str, Any]] = {"runs": {}, "artifacts": {}}
+            for payload in trace.metas:
+                try:
+                    block = self.payload(payload)
+                except SealingError:  # this reader does not hold that compartment, or it is gone
+                    continue
+                for kind, known in found.items():
+                    for key, value in block.get(kind, {}).items():
+                        known.setdefault(key, {}).update(value)
+            self._said = {trace.tid: (len(trace.metas), found)}  # one trace at a time
+        return dict(self._said[trace.tid][1][of].get(str(number), {}))
+
+    def attributes(self, trace: Trace, number: int) -> dict[str, Any]:
+        """Everything a framework said of a run besides its input and output."""
+        own = self.said(trace, "runs", number)
+        parent = trace.runs[number].parent
+        if any(value == {"$parent": 1} for value in own.values()) and parent >= 0:
+            theirs = self.attributes(trace, parent)
+            own = {k: theirs.get(k) if v == {"$parent": 1} else v for k, v in own.items()}
+        return own
 
     def _list(self, trace: Trace, item: Item, other: Other) -> list[Any]:
         out: list[Any] = []
@@ -169,4 +199,4 @@ def text_of(value: Any) -> str:
                 return "".join(t for t in texts if isinstance(t, str))
         if isinstance(value.get("message"), str) and len(value) <= 3:
             return str(value["message"])
-    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+    return json.dumps(value, ensure_ascii=False, indent=2)

@@ -68,7 +68,7 @@ def open_for_recording(path: str | os.PathLike[str], *, busy_ms: int = PATIENT_M
         KeyFileError: the keys of this store are missing, unreadable or open to others.
     """
     where = Path(path).absolute()
-    lost = None if where.exists() else _lost(where)
+    lost = _lost(where) if _is_gone(where) else None
     # Making a store waits as long as it takes: several processes may begin at once.
     store = SqliteStore(where, busy_ms=PATIENT_MS)
     keys: KeyFile | None = None
@@ -187,6 +187,16 @@ def _move_pin(opened: Opened, head: Pin) -> str | None:
         write_pin(opened.pin, head)
         opened.trusted = head
     return None
+
+
+def _is_gone(where: Path) -> bool:
+    try:
+        where.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False  # it may be there; opening it will say why it cannot be seen
+    return False
 
 
 def _lost(where: Path) -> Pin | None:

@@ -19,7 +19,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Final
 
-from provkeep.errors import ProvkeepError, RecordingError
+from provkeep.errors import NotAProvkeepFileError, ProvkeepError, RecordingError
 from provkeep.model.events import NOTHING, Event, RunEnded, RunFailed, RunStarted
 from provkeep.model.values import Memo
 from provkeep.recording.outbox import Flight
@@ -261,7 +261,10 @@ def recorder_for(path: str | os.PathLike[str]) -> Recorder:
     Raises:
         ProvkeepError: the store cannot be opened or made.
     """
-    where = Path(path).expanduser().resolve()
+    try:
+        where = Path(path).expanduser().resolve()
+    except (OSError, RuntimeError) as error:
+        raise NotAProvkeepFileError(path, "its path leads nowhere") from error
     with _lock:
         found = _recorders.get(where)
         if found is None:

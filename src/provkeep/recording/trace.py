@@ -22,6 +22,11 @@ from provkeep.sealing.sealer import DataKey, Payload
 MAX_ANSWERS: Final = 64  # parts of an output that are looked at to find its answer
 
 
+def says(call: Artifact, arguments: Any) -> bool:
+    """Does a tool call say these very arguments?"""
+    return bool(call.key[0] == "c" and call.key[2] == encode_json(arguments))
+
+
 class Trace:
     """The state of one trace while events of it may still come."""
 
@@ -98,9 +103,9 @@ class Trace:
             more["dp"] = r.b64(event.parent_id.to_bytes(16, "big"))
         if event.inputs is not ev.NOTHING:
             call = self._intake.call(event.call_id)
-            if call is not None:  # a tool's arguments stand in the tool call already
+            if call is not None:
                 self._use(run, call)
-            else:
+            if call is None or not says(call, event.inputs):  # else they stand in the call already
                 self._use(run, self._intake.place(event.inputs, run, out=False))
             if run.used:
                 more["in"] = [a.number for a in run.used]
@@ -165,6 +170,7 @@ class Trace:
         run = self._run_of(event, "unknown")
         if run.ended:
             return
+        self._late_inputs(run, event.inputs)
         more = self._end(run, event, event.status)
         if event.error is ev.NOTHING:
             return

@@ -224,7 +224,11 @@ def find_by_path(db_path: str | os.PathLike[str]) -> bytes | None:
     """
     wanted = _absolute(db_path)
     found: list[tuple[int, bytes]] = []
-    for path in (home_dir() / "stores").glob(f"*/{_LOCATION}"):
+    try:
+        paths = list((home_dir() / "stores").glob(f"*/{_LOCATION}"))
+    except OSError:
+        return None  # a folder that may not be looked into remembers nothing for us
+    for path in paths:
         # a folder that is being removed, or is not ours, is not the one that was asked for
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             store_id = bytes.fromhex(path.parent.name)
