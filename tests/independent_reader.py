@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.keywrap import aes_key_unwrap
 
+DOCUMENT = 3
 COMPARTMENTS = ("prompt", "output", "document", "tool", "meta")
 
 
@@ -223,6 +224,7 @@ class Trace:
         self.members: dict[int, list[Any]] = {}
         self.payload: dict[int, int] = {}
         self.gives: dict[str, int] = {}
+        self.blocks: list[int] = []  # payloads of attributes
         self.answer = -1
 
     def read(self, body: dict[str, Any]) -> None:
@@ -241,6 +243,8 @@ class Trace:
                 self.members[items[0]] += items[1]
             elif tag == "l" and items[2] == 0:
                 self.gives.setdefault(items[0], items[1])
+            elif tag == "m":
+                self.blocks.append(body["p0"] + items[0])
             elif tag == "f":
                 self.answer = items[1]
 
@@ -253,6 +257,7 @@ class Reader:
         self.keys = connect(database.with_name(database.name + "-keys"))
         self.store = bytes.fromhex(reader_json["store_id"])
         self.private = {c: b64decode(k["key"]) for c, k in reader_json["private"].items()}
+        self.opened: dict[int, Any] = {}
         self.traces: dict[str, Trace] = {}  # in the order of the log
         for (body,) in self.db.execute("SELECT body FROM record ORDER BY seq"):
             fields = json.loads(body)
@@ -321,7 +326,11 @@ class Reader:
             base, place = options["b"]
             return self.value(tid, base)[place]
         if number in trace.payload:
-            return self.filled(tid, number, self.payload(trace.payload[number]))
+            value = self.filled(tid, number, self.payload(trace.payload[number]))
+            if trace.artifacts[number][1] == DOCUMENT:
+                scores = self.attributes(tid, "artifacts", number).get("scores", {})
+                value["metadata"] = {**value.get("metadata", {}), **scores}
+            return value
         if "len" in options:
             return self.value(*self.given(tid, options["ext"]))[: options["len"]]
         out: list[Any] = []
@@ -330,6 +339,15 @@ class Reader:
                 out.append(self.value(tid, member))
             else:
                 out += self.value(tid, member[0])[member[1] : member[2]]
+        return out
+
+    def attributes(self, tid: str, kind: str, number: int) -> dict[str, Any]:
+        """What the blocks of a trace say of a run or an artifact (7.2)."""
+        trace, out = self.traces[tid], {}
+        for block in trace.blocks:
+            if block not in self.opened:
+                self.opened[block] = self.payload(block)
+            out.update(self.opened[block].get(kind, {}).get(str(number), {}))
         return out
 
     def filled(self, tid: str, number: int, value: Any) -> Any:

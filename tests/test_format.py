@@ -34,7 +34,6 @@ TEXTS = [
     " made; whoever made it may ask for the reasons, and has them within a week."
     for i in range(4)
 ]
-DOCUMENT = records.KIND_CODE["document"]
 ANSWER = "A claim is answered within 5 days, in writing, by the office where it was made, I think."
 ODD = {
     "bytes": b"\x00\xff",
@@ -194,11 +193,10 @@ def test_the_other_reader_opens_every_value_and_reads_it_alike(store: tuple[Path
     with closing(reader), provkeep.open(database) as trail:
         runs = trail.runs(limit=1_000)
         assert {run.id for run in runs} == set(reader.traces) and len(runs) > 260
-        for run in runs:
-            trace = reader.traces[run.id]
-            values = trail.values([f"{run.id}.a{n}" for n in trace.artifacts], purpose="compare")
-            for number in trace.artifacts:
-                assert reader.value(run.id, number) == values[f"{run.id}.a{number}"]
+        ids = [(tid, n) for tid, trace in reader.traces.items() for n in trace.artifacts]
+        values = trail.values([f"{tid}.a{n}" for tid, n in ids], purpose="compare")
+        for tid, number in ids:
+            assert reader.value(tid, number) == values[f"{tid}.a{number}"]
         named = [run for run in runs if run.name == "RunnableSequence"]
         assert len(named) == 4
         for run in named:
@@ -225,7 +223,7 @@ def test_a_private_key_opens_its_own_compartment_only(store: tuple[Path, Path]) 
     with closing(other.Reader(database, held)) as reader:
         tid = next(iter(reader.traces))
         artifacts = reader.traces[tid].artifacts
-        document = next(n for n, items in artifacts.items() if items[1] == DOCUMENT)
+        document = next(n for n, items in artifacts.items() if items[1] == other.DOCUMENT)
         assert reader.value(tid, document)["page_content"] in TEXTS
         with pytest.raises(KeyError, match="output"):
             reader.answer(tid)

@@ -85,11 +85,8 @@ class Recorded:
 
     def attrs(self, run: Node) -> dict[str, Any]:
         """Everything else that was said of a run."""
-        trace = self.trail._paths.trace(str(run.trace))
-        out: dict[str, Any] = {}
-        for number in trace.metas:
-            out.update(self.trail._open().payload(number).get("runs", {}).get(str(run.order), {}))
-        return out
+        found: dict[str, Any] = self.trail.value(run, purpose="test")
+        return found
 
     def notes(self, run: Node) -> list[tuple[str, Any]]:
         """What happened in a run, by name, with its data."""
@@ -99,14 +96,6 @@ class Recorded:
             for _, where, _, name, number in trace.notes
             if where == run.order
         ]
-
-    def scores(self, trace: str) -> list[dict[str, float]]:
-        """The scores that came with documents."""
-        found = []
-        for number in self.trail._paths.trace(trace).metas:
-            kept = self.trail._open().payload(number).get("artifacts", {})
-            found += [value["scores"] for value in kept.values() if "scores" in value]
-        return found
 
 
 DOCUMENTS = [

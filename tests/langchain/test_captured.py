@@ -260,7 +260,6 @@ def test_every_document_is_recorded_with_its_score(db, handler):
         assert second["metadata"]["page"] == 3
         assert second["metadata"]["vector"]["value"]["values"] == [1.5]
         assert (third["id"], third["page_content"]) == ("c", "")
-        assert recorded.scores(recorded.traces[0]) == [{"score": 0.75}]
 
 
 def test_a_tool_call_is_recorded_with_id_arguments_result_and_status(db, handler):

@@ -30,6 +30,7 @@ from llama_index.core.schema import (
     RelatedNodeInfo,
     TextNode,
 )
+from pydantic import Field
 
 import provkeep
 from provkeep.llamaindex import instrument
@@ -37,7 +38,23 @@ from provkeep.model.graph import Node
 from provkeep.reading.answers import TraceSummary
 from provkeep.reading.lineage import Source
 
-_SYLLABLES = ["ba", "ce", "di", "fo", "gu", "ka", "le", "mi", "no", "pu", "ra", "se", "ti", "vo", "zu"]
+_SYLLABLES = [
+    "ba",
+    "ce",
+    "di",
+    "fo",
+    "gu",
+    "ka",
+    "le",
+    "mi",
+    "no",
+    "pu",
+    "ra",
+    "se",
+    "ti",
+    "vo",
+    "zu",
+]
 
 
 def words(seed: str, count: int = 40) -> str:
@@ -76,10 +93,10 @@ class Scripted(CustomLLM):
     """Says what ``say`` makes of the prompt, whole or word by word."""
 
     say: Callable[[str], str]
-    asked: list[str] = []
+    asked: list[str] = Field(default_factory=list)
 
     def __init__(self, say: Callable[[str], str] | str, **more: Any) -> None:
-        super().__init__(say=say if callable(say) else lambda _: say, asked=[], **more)
+        super().__init__(say=say if callable(say) else lambda _: say, **more)
 
     @property
     def metadata(self) -> LLMMetadata:

@@ -1,4 +1,4 @@
-"""From the file on disk to the words of the answer: ingestion, versions, and one path through all."""
+"""From the file on disk to the words of the answer: ingestion, versions, one path through all."""
 
 import asyncio
 from pathlib import Path
@@ -67,14 +67,14 @@ def test_what_was_ingested_is_recorded_file_by_file(store: Store, folder: Path, 
     assert trace.name == ("IngestionPipeline.run" if way == "sync" else "IngestionPipeline.arun")
     with provkeep.open(store.path) as trail:
         graph = trail.graph()
-        documents_ = {n.id: v for n in graph.of("artifact", "document") for v in [n]}
-        values = trail.values(list(documents_.values()), purpose="test")
+        values = trail.values(list(graph.of("artifact", "document")), purpose="test")
+        files = {i: v["metadata"].get("file_path") for i, v in values.items()}
+        files = {i: f or values[i]["metadata"]["source"] for i, f in files.items()}
         chunks = [i for i, v in values.items() if v["id"] in {n.node_id for n in nodes}]
         for chunk in chunks:
             causes = graph.walk(chunk, upstream=True) - {chunk}
-            origins = {values[i]["metadata"]["file_path"] for i in causes if i in values}
-            assert origins == {values[chunk]["metadata"]["file_path"]}
-    assert len(chunks) == len(nodes)
+            assert {files[i] for i in causes if i in files} == {files[chunk]}
+    assert {values[c]["id"] for c in chunks} == {n.node_id for n in nodes}
     assert "embedding" in [r.kind for r in store.runs()]
 
 
@@ -105,10 +105,7 @@ def test_from_the_file_on_disk_to_the_words_of_the_answer(store: Store, folder: 
     [quotation] = found[path].quotations
     assert store.answer()[quotation.start : quotation.end] in quoted
     with provkeep.open(store.path) as trail:
-        assert [t.name for t in trail.impact(path).reached] == [
-            "IngestionPipeline.run",
-            "RetrieverQueryEngine.query",
-        ] or "RetrieverQueryEngine.query" in [t.name for t in trail.impact(path).reached]
+        assert "RetrieverQueryEngine.query" in [t.name for t in trail.impact(path).reached]
         unread = trail.impact(str(folder / "market.txt"))
         assert "RetrieverQueryEngine.query" not in [t.name for t in unread.reached]
 

@@ -15,6 +15,7 @@ from llama_index.core.schema import NodeWithScore, TextNode
 import provkeep
 from provkeep.errors import RecordingError
 from provkeep.llamaindex import listener as listening
+from provkeep.llamaindex import runs as saying
 from tests.llamaindex.kit import Scripted, Shelf, Store, caller, engine, words
 
 QUESTION = "What of the harbour, in the files?"
@@ -178,7 +179,7 @@ def test_a_failure_inside_is_counted_and_told_and_never_raised(
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(listening, "inputs_of", broken)
+    monkeypatch.setattr(saying, "inputs_of", broken)
     answer = engine(Shelf("a.txt"), Scripted(words("answer"))).query(QUESTION)
     assert str(answer) == words("answer")
     monkeypatch.undo()

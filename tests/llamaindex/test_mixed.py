@@ -1,18 +1,22 @@
 """Programs that use both frameworks: one store, one trace."""
 
 from typing import Any
+from uuid import UUID
 
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
+from llama_index.core.tools import FunctionTool
 
 from provkeep.langchain import ProvenanceHandler
+from provkeep.llamaindex.install import current_run
+from provkeep.recording.recorder import recorder_for
 from tests.llamaindex.kit import Scripted, Shelf, Store, engine, words
 
 
 def chain_around(asked: Any) -> Any:
-    """A LangChain agent's loop by hand: the model calls a tool, the tool queries, the model ends."""
+    """A LangChain agent's loop by hand: a model calls a tool, the tool queries, the model ends."""
 
     @tool
     def library(question: str) -> str:
@@ -63,3 +67,20 @@ def test_a_langchain_run_of_another_store_is_not_adopted(store: Store, tmp_path:
         handler.close()
     assert [t.name for t in store.traces()] == ["RetrieverQueryEngine.query"]
     assert [t.name for t in other.traces()] == ["agent"]
+
+
+def test_code_inside_a_tool_can_learn_which_run_it_is_part_of(store: Store) -> None:
+    """What a LangChain handler needs to know, to join a chain that a LlamaIndex tool calls."""
+    seen: list[int | None] = []
+    recorder = recorder_for(store.path)
+
+    def look() -> str:
+        """Look around."""
+        seen.append(current_run(recorder))
+        return "seen"
+
+    with store.listening():
+        FunctionTool.from_defaults(look)()
+        assert current_run(recorder) is None
+    [run] = store.runs()
+    assert seen == [UUID(run.attrs["uuid"]).int]

@@ -9,6 +9,7 @@ import pytest
 
 import provkeep
 from provkeep.errors import NotAProvkeepFileError
+from provkeep.model import records as r
 from provkeep.model.events import NOTHING, Noted, RunEnded, RunFailed, RunStarted
 from provkeep.recording import recorder as recorder_module
 from provkeep.recording import writer as writer_module
@@ -70,7 +71,7 @@ def test_what_is_said_twice_is_recorded_once(path):
     for event in (started, started, ended, ended, started, ended):
         recorder.record(event, scope)
     recorder.close()
-    assert len(_entries(path, "r")) == len(_entries(path, "x")) == 1
+    assert len(_entries(path, r.RUN)) == len(_entries(path, r.END)) == 1
 
 
 def test_an_end_whose_beginning_was_not_heard_is_kept(path):
@@ -94,8 +95,8 @@ def test_a_run_begun_under_a_parent_that_goes_on_after_the_root_belongs_to_its_t
     end(recorder, scope, child)
     recorder.close()
     assert list(traces(path)) == [f"{root:032x}"]
-    assert len(_entries(path, "r")) == 3
-    assert {entry[3] for entry in _entries(path, "x")} == {"ok"}
+    assert len(_entries(path, r.RUN)) == 3
+    assert {entry[3] for entry in _entries(path, r.END)} == {"ok"}
     checked(path)
     verified(path)
 
@@ -111,7 +112,7 @@ def test_a_flush_leaves_running_traces_open(path):
     end(recorder, scope, root)
     recorder.close()
     assert traces(path) == {f"{root:032x}": "ok"}
-    assert [entry[3] for entry in _entries(path, "x")] == ["ok", "ok"]
+    assert [entry[3] for entry in _entries(path, r.END)] == ["ok", "ok"]
     checked(path)
     verified(path)
 
@@ -126,7 +127,7 @@ def test_runs_that_never_end_are_closed_with_their_root(path, status, left):
     else:
         _fail(recorder, scope, root, status)
     recorder.flush()
-    assert [entry[3] for entry in _entries(path, "x")] == [status, left]
+    assert [entry[3] for entry in _entries(path, r.END)] == [status, left]
     assert not recorder._runs
     recorder.close()
     verified(path)
@@ -173,8 +174,8 @@ def test_a_run_that_begins_while_its_trace_is_given_up_is_recorded(path, monkeyp
     end(recorder, scope, late, "late")
     recorder.close()
     assert list(traces(path)) == [f"{root:032x}"]
-    assert len(_entries(path, "r")) == 3
-    assert sorted(entry[3] for entry in _entries(path, "x")) == ["ok", "ok", "unfinished"]
+    assert len(_entries(path, r.RUN)) == 3
+    assert sorted(entry[3] for entry in _entries(path, r.END)) == ["ok", "ok", "unfinished"]
     checked(path)
     verified(path)
 
@@ -190,7 +191,7 @@ def test_lingering_runs_are_given_up_without_a_flush(path, monkeypatch):
     while recorder._runs:
         time.sleep(0.01)
     recorder.close()
-    assert [entry[3] for entry in _entries(path, "x")] == ["ok", "unfinished"]
+    assert [entry[3] for entry in _entries(path, r.END)] == ["ok", "unfinished"]
 
 
 def test_beyond_a_number_of_open_traces_the_longest_idle_are_closed(path, monkeypatch):
@@ -225,9 +226,8 @@ def test_memory_stays_flat(path, monkeypatch, abandoned):
         recorder.flush()
         gc.collect()
 
-    work(300)
     tracemalloc.start()
-    work(300)
+    work(900)  # fills what is remembered across traces, up to its bound
     before = tracemalloc.get_traced_memory()[0]
     work(900)
     grown = tracemalloc.get_traced_memory()[0] - before

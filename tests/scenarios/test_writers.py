@@ -11,6 +11,7 @@ import pytest
 from langchain_core.runnables import RunnableLambda
 
 from provkeep.langchain import ProvenanceHandler
+from provkeep.model import records as r
 from provkeep.recording.recorder import Recorder, Scope, close_all, recorder_for
 from tests.scenarios.recording_kit import (
     bodies,
@@ -302,7 +303,8 @@ def test_closing_while_others_record_loses_nothing(tmp_path):
     assert set(said) <= traces(path).keys()
     records = checked(path)
     # A trace cut off by a close is two traces, and its answer is in one of them.
-    assert sum(e[0] == "x" and e[1] == 0 for rec in records for e in rec.get("e", ())) >= len(said)
+    entries = [entry for record in records for entry in record.get("e", ())]
+    assert sum(entry[0] == r.END and entry[1] == 0 for entry in entries) >= len(said)
     verified(path)
 
 

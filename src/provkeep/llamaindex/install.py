@@ -14,9 +14,11 @@ from typing import Any, Final
 from llama_index.core.callbacks.base_handler import BaseCallbackHandler
 from llama_index.core.callbacks.schema import CBEventType
 from llama_index_instrumentation import get_dispatcher
+from llama_index_instrumentation.span import active_span_id
 
 from provkeep.llamaindex.listener import Listener
-from provkeep.recording.recorder import Scope, recorder_for
+from provkeep.model.events import RunId
+from provkeep.recording.recorder import Recorder, Scope, recorder_for
 
 ENVIRONMENT: Final = "PROVKEEP_LLAMAINDEX"  # path of the database; read when this is imported
 
@@ -149,6 +151,16 @@ def attached() -> Listener | None:
     with _lock:
         held = next(reversed(_listening.values()), None)
     return None if held is None else held[0]
+
+
+def current_run(recorder: Recorder) -> RunId | None:
+    """The open LlamaIndex run that the caller's code is part of, as ``recorder`` knows it."""
+    active = active_span_id.get()
+    held = _listening.get(recorder.path)
+    span = held[0].open_spans.get(active) if held is not None and active is not None else None
+    while span is not None and not span.started:  # a model call whose prompt is still to come
+        span = span.parent
+    return None if span is None else span.rid
 
 
 class ProvenanceHandler(BaseCallbackHandler):

@@ -7,9 +7,7 @@ nobody would know, so what fails is counted by the recorder and told when it is 
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import sys
 import threading
 import time
 import uuid
@@ -20,27 +18,24 @@ from provkeep.errors import ProvkeepError
 from provkeep.llamaindex import scopes
 from provkeep.llamaindex.ambient import outer_run
 from provkeep.llamaindex.models import Models, remember, text_of
-from provkeep.llamaindex.refusal import PolicyBlocked
+from provkeep.llamaindex.runs import Runs
 from provkeep.llamaindex.snapshots import (
-    arguments_of_start,
     register_all,
-    result_of,
-    tool_part,
 )
 from provkeep.llamaindex.spans import (
     AGENTS_OWN,
     PLUMBING,
     Span,
-    arguments_of,
-    call_of,
     hands_on,
-    inputs_of,
     kind_of,
+    name_of,
     role_of,
+    run_id,
+    status_of,
 )
 from provkeep.llamaindex.streams import Streams, stream_in
 from provkeep.llamaindex.talks import Talks
-from provkeep.model.events import NOTHING, Event, Noted, RunEnded, RunFailed, RunStarted
+from provkeep.model.events import NOTHING
 from provkeep.model.snapshot import snapshot
 from provkeep.recording.recorder import Recorder, Scope
 
@@ -70,12 +65,12 @@ _SILENT: Final = frozenset(  # events that repeat what spans say, or summarise i
         "StreamChatStartEvent",
         "StreamChatDeltaReceivedEvent",
         "StreamChatEndEvent",
+        "StreamChatErrorEvent",
         "SpanDropEvent",
         "WorkflowStepOutputEvent",
         "WorkflowRunOutputEvent",
     }
 )
-_EVENT_BASE: Final = frozenset({"timestamp", "id_", "span_id", "tags"})
 
 
 class Listener:
@@ -91,10 +86,11 @@ class Listener:
     def __init__(
         self, recorder: Recorder, scope: Scope, *, tokens: bool = False, vectors: bool = False
     ) -> None:
-        self.recorder, self.scope, self.vectors = recorder, scope, vectors
+        self.recorder, self.scope = recorder, scope
         self.open_spans: dict[str, Span] = {}  # the dispatcher's shutdown looks here
         self.live = True
         self._models = Models(recorder, tokens=tokens)
+        self._runs = Runs(recorder, vectors=vectors)
         self._streams = Streams()
         self._talks = Talks()
         self._lock = threading.Lock()
@@ -208,7 +204,7 @@ class Listener:
                 return
         elif method in PLUMBING:
             return
-        span = Span(id_, _run_id(id_), parent, instance, role, method)
+        span = Span(id_, run_id(id_), parent, instance, role, method)
         span.at_ns = time.time_ns()
         span.kind = kind = kind_of(role, method)
         if parent is None:
@@ -230,9 +226,9 @@ class Listener:
         spans[id_] = span
         if len(spans) > MAX_OPEN:
             spans.pop(next(iter(spans)), None)
-        span.name = _name(kind, role, label, instance)
+        span.name = name_of(kind, role, label, instance)
         if kind != "model" and not span.hidden:
-            self._start(span, bound, tags)
+            self._runs.starts(span, bound, tags)
 
     def _begin_trace(self, span: Span, parent_id: str | None) -> None:
         scope = self.scope
@@ -243,41 +239,7 @@ class Listener:
         span.scope = scope if names is scope.names else Scope(scope.durability, names)
         span.parent_rid = outer_run(self.recorder)
         if span.parent_rid is None and parent_id is not None:
-            span.parent_rid = _run_id(parent_id)
-
-    def _start(self, span: Span, bound: BoundArguments, tags: dict[str, Any] | None) -> None:
-        span.started = True
-        instance, kind = span.instance, span.kind
-        attrs: dict[str, Any] = {}
-        if tags:
-            kept = {k: v for k, v in tags.items() if not k.startswith("llamaindex.step.")}
-            attrs["tags"] = snapshot(kept, span.memo)
-        model = None
-        if kind == "embedding":
-            model = getattr(instance, "model_name", None)
-            model = model if type(model) is str and model != "unknown" else None
-        arguments = arguments_of(bound)
-        if kind == "tool":
-            span.call_id = call_of(span, arguments)
-            if span.parent is not None:
-                span.parent.answers_call = True
-        if kind in ("agent", "graph"):
-            arguments = arguments_of_start(arguments)
-        given = inputs_of(span, arguments)
-        self.recorder.record(
-            RunStarted(
-                run_id=span.rid,
-                parent_id=span.parent_rid,
-                at_ns=span.at_ns,
-                kind=kind,
-                name=span.name,
-                inputs=NOTHING if given == {} else given,
-                attrs=attrs,
-                model=model,
-                call_id=span.call_id if kind == "tool" else None,
-            ),
-            span.scope,
-        )
+            span.parent_rid = run_id(parent_id)
 
     def _ensure_started(self, span: Span) -> None:
         """A call whose prompt nobody said begins without one."""
@@ -299,6 +261,9 @@ class Listener:
             if span.waits:
                 self._ensure_started(span)
                 return
+            if span.error is not None:
+                self._fail(span, span.error)
+                return
             result = getattr(result, "response", None)
         if span.role == "writer":
             self._written(span)
@@ -312,63 +277,10 @@ class Listener:
     def _end(self, span: Span, result: Any) -> None:
         """A run that is no model call returned."""
         self._forget(span)
-        if span.hidden:
-            if span.call_id is not None:
-                self._refused_call(span, result)
-            return
-        kind, role = span.kind, span.role
-        outputs: Any = NOTHING
-        if kind == "embedding":
-            outputs = snapshot(result, span.memo) if self.vectors else NOTHING
-        elif role == "tool" and hasattr(result, "raw_output"):
-            outputs = tool_part(result, span.call_id, span.memo, 0)
-        elif result is not None:
-            if kind in ("agent", "graph"):
-                result = result_of(result)
-            outputs = snapshot(result, span.memo)
-        now = time.time_ns()
-        if span.cancelled:
-            self._say_failed(span, "cancelled", outputs=outputs)
-            return
-        if result is None and role == "step":
-            waiting = _waited_for()
-            if waiting is not None:
-                self._models.noted(span, "interrupt", snapshot(waiting, span.memo))
-                self._say_failed(span, "interrupted")
-                return
-        text = outputs if type(outputs) is str else None
-        remember(span, text)
-        if role == "chat" and span.talk is not None:
-            span.talk.answered(text)
-        attrs: dict[str, Any] = {}
-        nodes = getattr(result, "source_nodes", None) if role in ("query", "chat") else None
-        if type(nodes) is list and nodes:
-            attrs["source_nodes"] = [[n.node.node_id, n.score] for n in nodes]
-        self.recorder.record(
-            RunEnded(run_id=span.rid, at_ns=now, outputs=outputs, attrs=attrs), span.scope
-        )
-
-    def _refused_call(self, span: Span, result: Any) -> None:
-        """An agent answers a call of a tool it does not have; no tool has run."""
-        output = getattr(result, "__dict__", {}).get("tool_output")
-        if span.answers_call or not getattr(output, "is_error", False):
-            return
-        rid, now = uuid.uuid4().int, time.time_ns()
-        self.recorder.record(
-            RunStarted(
-                run_id=rid,
-                parent_id=span.rid,
-                at_ns=span.at_ns,
-                kind="tool",
-                name=str(output.tool_name),
-                inputs=snapshot(output.raw_input, span.memo),
-                call_id=span.call_id,
-            ),
-            span.scope,
-        )
-        said = tool_part(output, span.call_id, span.memo, 0)
-        failed = RunFailed(run_id=rid, at_ns=now, status="error", outputs=said)
-        self.recorder.record(failed, span.scope)
+        if not span.hidden:
+            self._runs.ends(span, result)
+        elif span.call_id is not None:
+            self._runs.refused_call(span, result)
 
     def _fail(self, span: Span, error: BaseException | None, said: Any = NOTHING) -> None:
         """A run raised; ``said`` is what a stream had given until then."""
@@ -378,12 +290,12 @@ class Listener:
             self._forget(span)
             return
         if span.prompt_run is not None and span.prompt_span is None:
-            self._say_failed(span, _status(error), error, rid=span.prompt_run)
+            self._runs.fails(span, status_of(error), error, rid=span.prompt_run)
         self._ensure_started(span)
         self._models.said_tokens(span)
         outputs = said if span.partial is None else snapshot(span.partial, span.memo)
         self._forget(span)
-        self._say_failed(span, _status(error), error, outputs=outputs)
+        self._runs.fails(span, status_of(error), error, outputs=outputs)
         if span.role == "writer" and span.parent is not None:
             chat = span.parent
             with self._lock:
@@ -391,31 +303,6 @@ class Listener:
                 chat.error = error
             if waits:
                 self._fail(chat, error)
-
-    def _say_failed(
-        self,
-        span: Span,
-        status: str,
-        error: BaseException | None = None,
-        *,
-        outputs: Any = NOTHING,
-        rid: int | None = None,
-    ) -> None:
-        key = None
-        if error is not None:
-            key = id(error)
-            span.memo[key] = (error, None)  # alive while its address is its name
-        self.recorder.record(
-            RunFailed(
-                run_id=span.rid if rid is None else rid,
-                at_ns=time.time_ns(),
-                status=status,
-                error=NOTHING if error is None else snapshot(error),
-                error_key=key,
-                outputs=outputs,
-            ),
-            span.scope,
-        )
 
     def _forget(self, span: Span) -> None:
         span.ended, span.waits = True, False
@@ -474,7 +361,7 @@ class Listener:
             outputs = snapshot(partial, span.memo) if partial is not None else NOTHING
             self._models.said_tokens(span)
             self._forget(span)
-            self._say_failed(span, "cancelled", outputs=outputs)
+            self._runs.fails(span, "cancelled", outputs=outputs)
 
     # -- events ----------------------------------------------------------------------------------
 
@@ -483,7 +370,9 @@ class Listener:
         span = self.open_spans.get(span_id) if span_id is not None else None
         if span is None:
             if span_id is None:
-                self._alone(event, name)
+                span = Span(name, uuid.uuid4().int, None, None, "event", name)
+                self._begin_trace(span, None)
+                self._runs.alone(span, event, name)
             return
         if span.kind == "model":
             if name in ("LLMChatInProgressEvent", "LLMCompletionInProgressEvent"):
@@ -510,50 +399,9 @@ class Listener:
         if name == "SpanCancelledEvent":
             span.cancelled = True
         elif name in ("EmbeddingEndEvent", "SparseEmbeddingEndEvent"):
-            self._embedded(span, event)
-        elif name == "StreamChatErrorEvent":
-            span.error = event.exception
+            self._runs.embedded(span, event)
         else:
-            self._models.noted(span, name, _said(event, span))
-
-    def _embedded(self, span: Span, event: Any) -> None:
-        """Texts were embedded; a run of its own where no embedding span says so."""
-        chunks = event.chunks
-        if span.kind == "embedding":
-            return
-        instance = span.instance
-        rid, now = uuid.uuid4().int, time.time_ns()
-        model = getattr(instance, "model_name", None)
-        self.recorder.record(
-            RunStarted(
-                run_id=rid,
-                parent_id=span.rid,
-                at_ns=now,
-                kind="embedding",
-                name=type(instance).__name__,
-                inputs=list(chunks),
-                model=model if type(model) is str and model != "unknown" else None,
-            ),
-            span.scope,
-        )
-        made = snapshot(event.embeddings, span.memo) if self.vectors else NOTHING
-        self.recorder.record(RunEnded(run_id=rid, at_ns=now, outputs=made), span.scope)
-
-    def _alone(self, event: Any, name: str) -> None:
-        """An event outside any span is a small trace of its own."""
-        span = Span(f"{name}-{uuid.uuid4()}", uuid.uuid4().int, None, None, "event", name)
-        span.at_ns = now = time.time_ns()
-        self._begin_trace(span, None)
-        start = RunStarted(
-            run_id=span.rid, parent_id=span.parent_rid, at_ns=now, kind="chain", name=name
-        )
-        said: tuple[Event, ...] = (
-            start,
-            Noted(run_id=span.rid, at_ns=now, name=name, data=_said(event, span)),
-            RunEnded(run_id=span.rid, at_ns=now),
-        )
-        for one in said:
-            self.recorder.record(one, span.scope)
+            self._runs.happened(span, event, name)
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -574,7 +422,7 @@ class Listener:
             if span.started and not span.ended and not span.hidden:
                 span.ended = True
                 try:
-                    self._say_failed(span, "unfinished")
+                    self._runs.fails(span, "unfinished")
                 except Exception as error:  # noqa: BLE001  # counted, told at flush
                     self._failed(error)
 
@@ -582,57 +430,3 @@ class Listener:
         if not isinstance(error, ProvkeepError):
             log.debug("provkeep: listener failed", exc_info=True)
         self.recorder.fail(error)
-
-
-def _run_id(span_id: str) -> int:
-    """The number in a span's id; one derived from the id when it holds none."""
-    try:
-        return int(span_id[-36:].replace("-", ""), 16)
-    except ValueError:
-        return uuid.uuid5(uuid.NAMESPACE_OID, span_id).int
-
-
-def _name(kind: str, role: str, label: str, instance: Any) -> str:
-    if role == "tool":
-        name = getattr(getattr(instance, "metadata", None), "name", None)
-        return name if type(name) is str else type(instance).__name__
-    if kind in ("model", "embedding", "retriever", "agent", "graph"):
-        return type(instance).__name__
-    return label
-
-
-def _said(event: Any, span: Span) -> Any:
-    """The fields of an event that no other rule knows."""
-    fields = getattr(event, "__dict__", {})
-    return snapshot({k: v for k, v in fields.items() if k not in _EVENT_BASE}, span.memo)
-
-
-def _status(error: BaseException | None) -> str:
-    if isinstance(error, PolicyBlocked):
-        return "blocked"
-    if type(error).__name__ == "WaitingForEvent":  # a tool asks a person, and will run again
-        return "interrupted"
-    if isinstance(error, asyncio.CancelledError | GeneratorExit | KeyboardInterrupt):
-        return "cancelled"
-    return "error"
-
-
-def _waited_for() -> Any:
-    """What a workflow step waits for, when it returned only to be run again.
-
-    The dispatcher is told of an ordinary return; the step's own wrapper keeps the reason in a
-    variable of its closure, and the wrapper stands on the stack.
-    """
-    frame = sys._getframe(1)
-    for _ in range(12):
-        if frame.f_code.co_name == "async_wrapper" and "func" in frame.f_locals:
-            func = frame.f_locals["func"]
-            cells = dict(zip(func.__code__.co_freevars, func.__closure__ or (), strict=False))
-            cell = cells.get("captured_waiting")
-            waiting = None if cell is None else cell.cell_contents
-            add = getattr(waiting, "add", None)
-            return getattr(add, "waiter_event", None) or add
-        if frame.f_back is None:
-            return None
-        frame = frame.f_back
-    return None

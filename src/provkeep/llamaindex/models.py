@@ -15,7 +15,7 @@ from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
 from provkeep.llamaindex.snapshots import STREAMS
 from provkeep.llamaindex.spans import Span
 from provkeep.llamaindex.usage import answered_by, template_text, usage_of
-from provkeep.model.events import NOTHING, Event, Noted, RunEnded, RunStarted, TokensStreamed
+from provkeep.model.events import NOTHING, Event, RunEnded, RunStarted, TokensStreamed
 from provkeep.model.snapshot import snapshot
 from provkeep.model.values import Part
 from provkeep.recording.recorder import Recorder
@@ -174,10 +174,6 @@ class Models:
             span,
         )
         return text_of(response)
-
-    def noted(self, span: Span, name: str, data: Any) -> None:
-        """Something worth keeping happened in a run."""
-        self._say(Noted(run_id=span.rid, at_ns=time.time_ns(), name=name, data=data), span)
 
 
 def text_of(response: Any) -> str | None:

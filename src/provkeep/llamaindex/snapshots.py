@@ -144,8 +144,11 @@ def node_part(node: BaseNode, score: Any, memo: Memo, depth: int) -> Part:
     said: dict[str, Any] = {**plain} if type(plain) is dict else {"metadata": plain}
     related = node.relationships.get(NodeRelationship.SOURCE)
     origin = related if isinstance(related, RelatedNodeInfo) else None
-    if origin is not None and not any(said.get(k) for k in _SOURCE_KEYS):
-        said["source"] = origin.node_id
+    source = next((said[k] for k in _SOURCE_KEYS if said.get(k)), None)
+    if source is None and origin is not None:  # a parser fills in the metadata only later
+        source = said["source"] = memo.get(("source", origin.node_id), (origin.node_id,))[0]
+    if source is not None:
+        memo["source", node.node_id] = (source, None)
     if number is not None:
         said["score" if "score" not in said else "node_score"] = number
     fields: dict[str, Any] = {"id": node.node_id, "page_content": text, "metadata": said}

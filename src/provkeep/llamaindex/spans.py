@@ -1,4 +1,4 @@
-"""What a span is: its place, its kind, and which of its arguments are worth keeping.
+"""What a span is: its place among the others, its kind and its name.
 
 LlamaIndex opens a span for every decorated method, so one query passes through ``query`` and
 ``_query``, one model call through ``predict``, ``chat`` and ``complete``. Spans that only hand on
@@ -7,8 +7,9 @@ to another method of the same object are one run here.
 
 from __future__ import annotations
 
+import asyncio
+import uuid
 from collections import deque
-from inspect import BoundArguments
 from typing import Any, Final
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
@@ -17,13 +18,11 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.chat_engine.types import BaseChatEngine, StreamingAgentChatResponse
 from llama_index.core.response_synthesizers import BaseSynthesizer
-from llama_index.core.schema import BaseNode, NodeRelationship, NodeWithScore
 from llama_index.core.tools import BaseTool
 from llama_index.core.types import BaseOutputParser
 from workflows import Workflow
 
-from provkeep.llamaindex.snapshots import node_text
-from provkeep.model.snapshot import snapshot
+from provkeep.llamaindex.refusal import PolicyBlocked
 from provkeep.model.values import Memo
 from provkeep.recording.recorder import Scope
 
@@ -53,21 +52,6 @@ PLUMBING: Final = frozenset(  # spans that say nothing a record needs
     }
 )
 AGENTS_OWN: Final = ("BaseWorkflowAgent.", "AgentWorkflow.")  # whose steps are an agent's inside
-NOT_KEPT: Final = frozenset(  # arguments that steer the program, or repeat what is kept elsewhere
-    {
-        "self",
-        "ctx",
-        "init_state",
-        "tags",
-        "callback_manager",
-        "show_progress",
-        "verbose",
-        "memory",
-        "on_stream_end_fn",
-        "additional_source_nodes",
-        "llm",
-    }
-)
 MAX_CALLS: Final = 64  # tool calls of a trace that may still be matched with the tool's run
 _ROLES: Final[tuple[tuple[type, str], ...]] = (
     (BaseLLM, "llm"),
@@ -227,59 +211,30 @@ def kind_of(role: str, method: str) -> str:
     return "chain"
 
 
-def arguments_of(bound: BoundArguments) -> dict[str, Any]:
-    """The arguments of a call that are worth keeping, by name."""
-    given: dict[str, Any] = {}
-    for name, value in bound.arguments.items():
-        if value is None or name in NOT_KEPT:
-            continue
-        if name in ("kwargs", "kwds", "prompt_args", "llm_kwargs") and isinstance(value, dict):
-            given.update((k, v) for k, v in value.items() if v is not None)
-        elif name != "args" or value:
-            given[name] = value
-    return given
+def run_id(span_id: str) -> int:
+    """The number in a span's id; one derived from the id when it holds none."""
+    try:
+        return int(span_id[-36:].replace("-", ""), 16)
+    except ValueError:
+        return uuid.uuid5(uuid.NAMESPACE_OID, span_id).int
 
 
-def inputs_of(span: Span, given: dict[str, Any]) -> Any:
-    """The arguments as a snapshot: one alone stands for itself."""
-    if span.role == "synthesizer" and "nodes" in given:
-        given["nodes"] = _told_apart(span, given["nodes"])
-    if len(given) == 1:
-        return snapshot(next(iter(given.values())), span.memo)
-    return {k: v if type(v) is str else snapshot(v, span.memo, 1) for k, v in given.items()}
+def name_of(kind: str, role: str, label: str, instance: Any) -> str:
+    """What a run is called."""
+    if role == "tool":
+        name = getattr(getattr(instance, "metadata", None), "name", None)
+        return name if type(name) is str else type(instance).__name__
+    if kind in ("model", "embedding", "retriever", "agent", "graph"):
+        return type(instance).__name__
+    return label
 
 
-def call_of(span: Span, given: dict[str, Any]) -> str | None:
-    """The id of the tool call that a tool's run answers: the step's, or the one that fits it."""
-    if span.call_id is not None:
-        return span.call_id
-    calls = span.root.calls
-    for call in calls:
-        if call.get("name") == span.name and call.get("args") == given:
-            calls.remove(call)
-            return str(call.get("id"))
-    return None
-
-
-def _told_apart(span: Span, nodes: Any) -> Any:
-    """The nodes, those that only carry an earlier answer of this trace as the text they are.
-
-    Sub-question and multi-step engines wrap answers in nodes that no file and no index has.
-    """
-    answers = span.parent.answers if span.parent is not None else []
-    if not answers or type(nodes) is not list:
-        return nodes
-    out: list[Any] = []
-    for item in nodes:
-        node = item.node if isinstance(item, NodeWithScore) else item
-        if isinstance(node, BaseNode) and not node.metadata and _rootless(node):
-            text = node_text(node)
-            if any(answer in text for answer in answers):
-                out.append(text)
-                continue
-        out.append(item)
-    return out
-
-
-def _rootless(node: BaseNode) -> bool:
-    return NodeRelationship.SOURCE not in node.relationships
+def status_of(error: BaseException | None) -> str:
+    """How a run ended that raised this."""
+    if isinstance(error, PolicyBlocked):
+        return "blocked"
+    if type(error).__name__ == "WaitingForEvent":  # a tool asks a person, and will run again
+        return "interrupted"
+    if isinstance(error, asyncio.CancelledError | GeneratorExit | KeyboardInterrupt):
+        return "cancelled"
+    return "error"

@@ -439,7 +439,8 @@ class Reader:
             tid, _, place = focus.partition(".")
             trace = self._paths.trace(tid)
             number = int(place[1:]) if place[1:].isdigit() else -1
-            if number not in {"a": trace.items, "r": trace.runs}.get(place[:1], ()):
+            known = trace.items if place[:1] == "a" else trace.runs
+            if place[:1] not in ("a", "r") or number not in known:
                 raise UnknownIdError("artifact or run", focus)
             placed.append((focus, trace, number))
         opener = self._open()

@@ -237,7 +237,7 @@ class Trace:
         if root is None:
             return
         output = root.outs[0] if root.outs else None
-        answer = None if output is None else answer_of(output, root)
+        answer = None if output is None else answer_of(output)
         reached: dict[int, None] = {}
         if answer is not None:
             for artifact in upstream([answer]):
@@ -285,7 +285,7 @@ class Trace:
         self._intake.settled(numbers)
 
 
-def answer_of(output: Artifact, root: Run) -> Artifact:
+def answer_of(output: Artifact) -> Artifact:
     """What a trace's output says: the text or message that the rest of it led to.
 
     Of a conversation, its last message. What a later step was given and made nothing of is left
@@ -311,12 +311,15 @@ def answer_of(output: Artifact, root: Run) -> Artifact:
         below = {a: set(upstream([a])) for a in parts}
         parts = [a for a in parts if not any(a in below[b] for b in parts if b is not a)] or parts
     if len(parts) > 1:
-        steps = [(step, b) for step in root.children for b in parts if _is_in(b, step)]
-        parts = [
-            a for a in parts if not any(b is not a and a in step.given() for step, b in steps)
-        ] or parts
+        parts = [a for a in parts if not any(_passed_over(a, b) for b in parts)] or parts
     return parts[0] if len(parts) == 1 else output
 
 
-def _is_in(artifact: Artifact, step: Run) -> bool:
-    return artifact.made_by is not None and artifact.made_by.inside(step)
+def _passed_over(artifact: Artifact, later: Artifact) -> bool:
+    """Was it given to a step that made ``later``, and is no part of that?"""
+    step = later.made_by
+    while step is not None and artifact is not later:
+        if artifact in step.given():
+            return True
+        step = step.parent
+    return False
