@@ -15,7 +15,8 @@ import time
 import traceback
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,28 @@ def forked(work: Callable[[], object]) -> int:
         finally:
             os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def at_once(works: Sequence[Callable[[], object]]) -> list[int]:
+    """Do things in as many forked processes, which begin together; their exit statuses."""
+    wait, go = os.pipe()
+    there, ready = os.pipe()
+
+    def begin(work: Callable[[], object]) -> None:
+        os.close(go)
+        os.write(ready, b"1")
+        os.read(wait, 1)  # answered with "end of file" when the parent lets go
+        work()
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        answers = [pool.submit(forked, lambda work=work: begin(work)) for work in works]
+        for _ in works:
+            os.read(there, 1)
+        os.close(go)
+        statuses = [answer.result() for answer in answers]
+    for descriptor in (wait, there, ready):
+        os.close(descriptor)
+    return statuses
 
 
 def bodies(path: Path) -> list[dict]:

@@ -199,6 +199,31 @@ def test_glue_between_question_and_context_explains_both(story: Story, form: Any
     assert QUESTION in story.came_from()
 
 
+def test_documents_put_into_a_template_as_they_are(story: Story) -> None:
+    """Without a format function the prompt holds the `repr` of a list of documents."""
+    parts = RunnableParallel(
+        context=retriever("a", "b", "c") | RunnableLambda(lambda found: found[:2]),
+        question=RunnablePassthrough(),
+    )
+    (parts | PROMPT | model()).invoke(QUESTION, config=story.config())
+    assert story.sources() == {"a", "b"}
+
+
+def test_documents_handed_on_behind_the_frameworks_back(story: Story) -> None:
+    """A variable that two steps share is in no input; the text says where it is from."""
+    shelf: list[Document] = []
+
+    def put(question: str, config: RunnableConfig) -> str:
+        shelf.extend(retriever("a", "b").invoke(question, config=config))
+        return question
+
+    def answer(question: str, config: RunnableConfig) -> Any:
+        return model().invoke(f"{shelf[0].page_content}\n\n{question}", config=config)
+
+    (RunnableLambda(put) | RunnableLambda(answer)).invoke(QUESTION, config=story.config())
+    assert story.sources() == {"a"}
+
+
 def test_overlapping_chunks_do_not_vouch_for_each_other(story: Story) -> None:
     """Chunks are cut with an overlap: what two share does not bring the second one in."""
     text = words("long", 200)
@@ -380,6 +405,16 @@ def test_quotations_say_which_characters_stand_where(story: Story) -> None:
     assert b[found.document_start : found.document_end] == answer[found.start : found.end]
     assert found.end - found.start > 60
     assert a != b
+
+
+def test_a_quotation_may_differ_in_case_and_wrapping(story: Story) -> None:
+    quote = words("b")[40:120].strip()
+    answer = "As it has:\n" + textwrap.fill(quote.upper(), 30)
+    rag(retriever("a", "b"), joined, answer=answer).invoke(QUESTION, config=story.config())
+    by_name = {s.name: s for s in story.lineage().sources()}
+    assert by_name["a"].quotations == ()
+    (found,) = by_name["b"].quotations
+    assert answer[found.start : found.end].split() == quote.upper().split()[1:-1]
 
 
 def test_prompt_spans_say_where_a_document_stands_in_the_prompt(story: Story) -> None:

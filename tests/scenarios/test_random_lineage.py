@@ -76,7 +76,7 @@ def branches(draw: st.DrawFn, number: int) -> Branch:
     return Branch(
         found=tuple(found),
         kept=tuple(kept),
-        form=draw(st.sampled_from(sorted(FORMS))),
+        form=draw(st.sampled_from(sorted(FORMS))) if kept else "joined",
         says=short if says else None,
     )
 

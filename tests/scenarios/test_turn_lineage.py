@@ -7,20 +7,23 @@ from collections.abc import Iterator
 from typing import Annotated, Any, TypedDict
 
 import pytest
+from langchain.agents import create_agent
 from langchain_core.caches import InMemoryCache
 from langchain_core.chat_history import InMemoryChatMessageHistory
 from langchain_core.documents import Document
 from langchain_core.globals import set_llm_cache
+from langchain_core.language_models import FakeListLLM
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, trim_messages
 from langchain_core.output_parsers import StrOutputParser
-from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
+from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder, PromptTemplate
 from langchain_core.runnables import RunnableConfig, RunnableLambda, RunnablePassthrough
 from langchain_core.runnables.history import RunnableWithMessageHistory
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import MemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
 
-from tests.scenarios.lineage_kit import Story, joined, model, retriever, words
+from tests.scenarios.lineage_kit import Story, calling, joined, model, retriever, words
 
 PROMPT = ChatPromptTemplate.from_messages(
     [
@@ -215,6 +218,31 @@ def test_an_interrupt_is_no_error_and_has_no_answer_of_its_own(story: Story) -> 
         assert (trace.status, trace.errors) == ("interrupted", 0)
 
 
+def test_a_short_answer_to_an_interrupt_is_known_for_what_it_is(story: Story) -> None:
+    graph = review_graph(retriever("a", "b"), model())
+    config = story.config("thread 1")
+    graph.invoke({"question": "What then of the first?"}, config=config)
+    graph.invoke(Command(resume="yes"), config=config)
+    assert story.sources(1) == {"a"}
+    assert "yes" in story.came_from(1)
+
+
+def test_a_tool_that_waits_for_a_person_answers_with_what_they_said(story: Story) -> None:
+    @tool
+    def ask(question: str) -> str:
+        """Ask a person."""
+        return f"They say: {interrupt(question)}"
+
+    chat = model(calling("ask", "c1", question="May I?"), "They let me.")
+    agent = create_agent(chat, [ask], checkpointer=MemorySaver())
+    config = story.config("thread 1")
+    agent.invoke({"messages": [("human", "Please ask them.")]}, config=config)
+    agent.invoke(Command(resume="Yes, but only until noon."), config=config)
+    said = story.came_from(1)
+    assert {"Please ask them.", "Yes, but only until noon."} <= said
+    assert story.came_from(1, "tool_result") == {"They say: Yes, but only until noon."}
+
+
 @pytest.fixture
 def cache() -> Iterator[InMemoryCache]:
     made = InMemoryCache()
@@ -253,6 +281,23 @@ def test_a_cached_answer_within_one_trace_points_at_the_call_that_made_it(
     RunnableLambda(twice).invoke("Tell me of a", config=story.config())
     assert len(chat.prompts) == 1
     assert len(list(story.lineage().graph.of("run", "model"))) == 2
+
+
+def test_a_cached_text_points_at_the_call_that_made_it(story: Story, cache: InMemoryCache) -> None:
+    """Text models have no message ids: LangChain says nothing of a call that the cache answers."""
+    llm = FakeListLLM(responses=[FIRST, SECOND])
+    chain = (
+        RunnableLambda(lambda name: retriever(name))
+        | RunnableLambda(joined)
+        | PromptTemplate.from_template("Use {text}")
+        | llm
+    )
+    for _ in range(2):
+        assert chain.invoke("a", config=story.config(metadata={"session_id": "s"})) == FIRST
+    assert story.sources(1) == {"a"}
+    assert {n.trace for n in story.lineage(1).graph.of("run", "llm", "model")} == {
+        story.traces()[0]
+    }
 
 
 class Jokes(TypedDict, total=False):

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
 import pytest
 from langchain_core.runnables import RunnableLambda
@@ -14,57 +16,48 @@ from provkeep.langchain import ProvenanceHandler
 from provkeep.model import records as r
 from provkeep.recording.recorder import Recorder, Scope, close_all, recorder_for
 from tests.scenarios.recording_kit import (
+    at_once,
     bodies,
     checked,
     end,
-    finish,
     forked,
     needs_fork,
     opens,
     say,
-    spawn,
     start,
     traces,
     verified,
 )
 
-WRITES = """
-recorder, scope = recorder_for(sys.argv[1]), Scope(sys.argv[2])
-said = []
-def work(name):
-    for i in range(int(sys.argv[4])):
-        said.append(say(recorder, scope, f"{name} {i}"))
-print("ready", flush=True)
-sys.stdin.readline()
-threads = [threading.Thread(target=work, args=(n,)) for n in range(int(sys.argv[3]))]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-recorder.close()
-print(*said)
-"""
+
+def _writer(path: Path, durability: str, threads: int, each: int, said: Path) -> None:
+    recorder, scope = recorder_for(path), Scope(durability)
+
+    def work(name: int) -> list[str]:
+        return [say(recorder, scope, f"{name} {i}") for i in range(each)]
+
+    with ThreadPoolExecutor(threads) as pool:
+        lines = [tid for tids in pool.map(work, range(threads)) for tid in tids]
+    recorder.close()
+    said.write_text(" ".join(lines))
 
 
-def _race(path, processes: int, durability: str, threads: int, each: int) -> list[str]:
-    writers = [spawn(WRITES, path, durability, threads, each, stdin=-1) for _ in range(processes)]
-    for writer in writers:
-        assert writer.stdout.readline() == "ready\n", writer.stderr.read()
-    for writer in writers:
-        writer.stdin.write("\n")
-        writer.stdin.flush()
-    return [tid for writer in writers for tid in finish(writer)]
-
-
+@needs_fork
+@pytest.mark.parametrize("made", [True, False], ids=["", "new"])
 @pytest.mark.parametrize(
     ("processes", "durability", "threads", "each"),
     [(2, "trace", 4, 25), (4, "batch", 3, 25), (2, "strict", 2, 10)],
 )
 def test_processes_and_threads_on_one_file_lose_nothing(
-    tmp_path, processes, durability, threads, each
+    tmp_path, processes, durability, threads, each, made
 ):
     path = tmp_path / "audit.db"
-    said = _race(path, processes, durability, threads, each)
+    if made:
+        recorder_for(path).close()
+    files = [tmp_path / f"said {n}" for n in range(processes)]
+    works = [partial(_writer, path, durability, threads, each, file) for file in files]
+    assert at_once(works) == [0] * processes
+    said = [tid for file in files for tid in file.read_text().split()]
     assert len(said) == processes * threads * each
     found = traces(path)
     assert set(said) == found.keys()
@@ -75,18 +68,18 @@ def test_processes_and_threads_on_one_file_lose_nothing(
     assert all(opens(path, tid) for tid in said[:: len(said) // 4])
 
 
-def test_processes_that_make_the_same_store_at_once_make_one(tmp_path, home):
+@needs_fork
+@pytest.mark.parametrize("again", range(4))
+def test_processes_that_make_the_same_store_at_once_make_one(tmp_path, home, again):
     path = tmp_path / "new" / "audit.db"
-    code = """
-    sys.stdin.readline()
-    recorder = recorder_for(sys.argv[1])
-    print(int(recorder.created), say(recorder, Scope()))
-    """
-    makers = [spawn(code, path, stdin=-1) for _ in range(4)]
-    for maker in makers:
-        maker.stdin.write("\n")
-        maker.stdin.flush()
-    answers = [finish(maker) for maker in makers]
+
+    def make(number: int) -> None:
+        recorder = recorder_for(path)
+        text = f"{int(recorder.created)} {say(recorder, Scope())}"
+        (tmp_path / f"said {number}").write_text(text)
+
+    assert at_once([partial(make, number) for number in range(4)]) == [0] * 4
+    answers = [(tmp_path / f"said {number}").read_text().split() for number in range(4)]
     assert sorted(int(created) for created, _ in answers) == [0, 0, 0, 1]
     assert {tid for _, tid in answers} == traces(path).keys()
     checked(path)

@@ -260,11 +260,13 @@ class Link:
 
 
 _links: weakref.WeakSet[Link] = weakref.WeakSet()
+_forking = threading.RLock()  # several threads may fork at once
 _held: list[Link] = []
 _inherited: list[Any] = []  # what could not be closed in time: the child must never close it
 
 
 def _before_fork() -> None:
+    _forking.acquire()
     for link in list(_links):
         if link.lock.acquire(timeout=FORK_WAIT_S):
             _held.append(link)
@@ -274,9 +276,12 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     while _held:
         _held.pop().lock.release()
+    _forking.release()
 
 
 def _after_fork_in_child() -> None:
+    global _forking
+    _forking = threading.RLock()
     _held.clear()
     for link in list(_links):
         link.lock = threading.RLock()
