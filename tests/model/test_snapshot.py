@@ -108,7 +108,11 @@ HERE = __name__
         (dt.timedelta(days=1, microseconds=1), "datetime.timedelta", "1 day, 0:00:00.000001"),
         (uuid.UUID(int=1), "uuid.UUID", "00000000-0000-0000-0000-000000000001"),
         (decimal.Decimal("1.10"), "decimal.Decimal", "1.10"),
-        (pathlib.PurePosixPath("/a/b"), "pathlib.PurePosixPath", "/a/b"),
+        (
+            pathlib.PurePosixPath("/a/b"),
+            f"{pathlib.PurePosixPath.__module__}.PurePosixPath",
+            "/a/b",
+        ),
         (Colour.RED, f"{HERE}.Colour", ["RED", "r"]),
         (Loud.YES, f"{HERE}.Loud", ["YES", "yes"]),
         (Plain, "type", f"{HERE}.Plain"),

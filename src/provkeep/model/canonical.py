@@ -28,6 +28,6 @@ def canonical(body: dict[str, Any]) -> bytes:
         data = orjson.dumps(body, option=orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER)
     except (TypeError, OverflowError) as error:
         raise ValueError(f"not a canonical body: {type(error).__name__}") from None
-    if data.isascii():
+    if data.isascii() and b"\x7f" not in data:  # json writes U+007F as an escape
         return data
     return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()

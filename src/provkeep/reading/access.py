@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from provkeep.errors import AccessNotRecordedError, ProvkeepError
 from provkeep.model import records as r
@@ -17,6 +17,8 @@ from provkeep.store.keyfile import KeyFile, keys_path
 from provkeep.store.sqlite import SqliteStore
 from provkeep.tlog.checkpoint import LogKey
 from provkeep.tlog.log import Log
+
+LISTED: Final = 500  # artifacts, and sources, in one record; more of them take several
 
 
 class AccessLog:
@@ -78,16 +80,26 @@ class AccessLog:
             }
             if trace is not None:
                 body["t"] = trace
-            body["a"] = artifacts[:1000]
-            if sources:
-                body["src"] = [[tag, reach] for tag, reach in list(sources.items())[:1000]]
-            said = {"actor": actor, "purpose": purpose}
-            payloads = [Payload("meta", encode_json(said))]
-            record = self._sealer.record(body, payloads, scope="access", number=at, trace_keys={})
-            self._log.append([record], durable=True)
+            said = encode_json({"actor": actor, "purpose": purpose})
+            tags = [[tag, reach] for tag, reach in sources.items()]
+            records: list[r.Pending] = []
+            for i in range(0, max(len(artifacts), len(tags), 1), LISTED):
+                part = {**body, "at": at + len(records), "a": artifacts[i : i + LISTED]}
+                if tags[i : i + LISTED]:
+                    part["src"] = tags[i : i + LISTED]
+                records.append(
+                    self._sealer.record(
+                        part,
+                        [Payload("meta", said)],
+                        scope="access",
+                        number=part["at"],
+                        trace_keys={},
+                    )
+                )
+            self._log.append(records, durable=True)
         except (ProvkeepError, OSError) as error:
             raise AccessNotRecordedError(str(error)) from error
-        return record.seq
+        return records[0].seq
 
     def close(self) -> None:
         """Sign what was appended, delete unused keys, release the files; idempotent."""

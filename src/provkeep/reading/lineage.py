@@ -242,7 +242,10 @@ def _composed(first: Iterable[Span], then: Iterable[Span]) -> Iterator[Span]:
             if start < end:
                 yield Span(
                     target_start=b.target_start + start - b.source_start,
-                    target_end=min(b.target_end, b.target_start + end - b.source_start),
+                    # The two sides of a near match differ in length: keep a span's own end.
+                    target_end=b.target_end
+                    if end == b.source_end
+                    else min(b.target_end, b.target_start + end - b.source_start),
                     source_start=a.source_start + start - a.target_start,
                     source_end=min(a.source_end, a.source_start + end - a.target_start),
                 )

@@ -56,7 +56,7 @@ def _trace(conn: sqlite3.Connection, seq: int, body: dict[str, Any]) -> None:
         elif tag == r.SOURCE:
             names[r.unb64(entry[1])] = p0 + entry[2]
         elif tag == r.FINAL:
-            final = entry[3]
+            final += entry[3]
     head = body.get("h") or {}
     row = conn.execute("SELECT id FROM trace WHERE tid=?", (tid,)).fetchone()
     if row is None:
@@ -78,19 +78,21 @@ def _trace(conn: sqlite3.Connection, seq: int, body: dict[str, Any]) -> None:
         _source(conn, source_tag, payload)
     reached = {p if p >= 0 else p0 - p - 1 for p in final}
     rows: dict[int, int] = {}
+    of: dict[int, int | None] = {}  # sources by payload: most that reached were met just before
     for payload, source_name, fingerprint in docs:
         if source_name is not None and fingerprint is not None:
             source = _source(conn, r.unb64(source_name), None)
             conn.execute("UPDATE payload SET source=? WHERE id=?", (source, payload))
             conn.execute("INSERT OR IGNORE INTO doc VALUES(?,?)", (r.unb64(fingerprint), payload))
+            of[payload] = source
         else:
-            found = _source_of(conn, payload)
+            found = of[payload] = _source_of(conn, payload)
             if found is None:
                 continue
             source = found
         rows[source] = 0
     for payload in reached:
-        found = _source_of(conn, payload)
+        found = of[payload] if payload in of else _source_of(conn, payload)
         if found is not None:
             rows[found] = 1
     conn.executemany(
