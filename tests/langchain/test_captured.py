@@ -1,6 +1,7 @@
 """Every field that passes by is recorded, and reads back as it was."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -392,6 +393,19 @@ def test_retry_attempts_are_recorded(db, handler, handlers):
         assert [recorded.notes(r) for r in attempts] == [[], [("retry", "2")], [("retry", "3")]]
         assert recorded.error(attempts[1])["message"] == "attempt 2 failed"
         assert [t.errors for t in recorded.trail.runs()] == [2]
+
+
+def test_a_text_model_that_tries_again_says_so(db, handler):
+    class Stumbles(Token):
+        def _generate(
+            self, prompts: Any, stop: Any = None, run_manager: Any = None, **kw: Any
+        ) -> Any:
+            run_manager.on_retry(SimpleNamespace(attempt_number=2, outcome=None))
+            return super()._generate(prompts, stop, run_manager, **kw)
+
+    Stumbles().invoke("x", config(handler))
+    with Recorded(db) as recorded:
+        assert recorded.notes(recorded.run("Stumbles")) == [("retry", 2)]
 
 
 def test_the_input_of_a_stream_is_recorded_though_it_comes_late(db, handler):

@@ -12,6 +12,7 @@ import pytest
 
 import provkeep
 from provkeep.errors import (
+    AccessNotRecordedError,
     KeyFileError,
     NotAProvkeepFileError,
     ProvkeepError,
@@ -19,6 +20,7 @@ from provkeep.errors import (
     StoreError,
     StoreNewerError,
     StoreReadOnlyError,
+    UnsealError,
 )
 from provkeep.langchain import ProvenanceHandler
 from provkeep.recording.opening import advance_pin, open_for_recording
@@ -408,3 +410,79 @@ def test_a_pin_ahead_of_this_process_must_still_agree_with_the_log(tmp_path):
     assert "1 records, the pin remembers 1000" in str(advance_pin(opened, head))
     assert json.loads(opened.pin.read_text())["size"] == 1_000
     opened.close()
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def _write_to(path: Path, *statements: str) -> None:
+    connection = sqlite3.connect(path, isolation_level=None)
+    for statement in statements:
+        connection.execute(statement)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("UPDATE payload SET seq = 0", "malformed; run `provkeep verify`"),
+        ("UPDATE payload SET seq = 2 WHERE seq = 1", "filed under another record"),
+        ("UPDATE payload SET seq = 99", "not in the store"),
+        ("UPDATE payload SET data = NULL", "not in the store"),
+        ("UPDATE payload SET data = zeroblob(200)", "differ from what the log recorded"),
+        ("UPDATE record SET body = x'5b5d' WHERE seq = 2", "malformed; run `provkeep verify`"),
+        ("UPDATE record SET body = x'00' WHERE seq = 2", "malformed; run `provkeep verify`"),
+    ],
+)
+def test_a_payload_that_was_tampered_with_is_refused_with_an_error_of_ours(
+    tmp_path, statement, says
+):
+    path = tmp_path / "audit.db"
+    _recorded(path, 2)
+    with provkeep.open(path) as trail:
+        opener = trail._open()
+        numbers = [number for (number,) in trail._store.query("SELECT id FROM payload")]
+        _write_to(path, statement)
+        with pytest.raises(UnsealError, match=says):
+            for number in numbers:
+                opener.payload(number)
+
+
+def test_a_data_key_that_another_record_claims_with_another_commitment_is_refused(tmp_path):
+    """Also after the key has been opened for the record that it belongs to."""
+    path = tmp_path / "audit.db"
+    _recorded(path, 2)
+    with provkeep.open(path) as trail:
+        opener = trail._open()
+        for (number,) in trail._store.query("SELECT id FROM payload WHERE seq = 1"):
+            opener.payload(number)
+        first, second = (
+            json.loads(body)
+            for (body,) in trail._store.query("SELECT body FROM record WHERE seq IN (1, 2)")
+        )
+        for mine, theirs in zip(second["keys"], first["keys"], strict=True):
+            mine[1] = theirs[1]  # the number of a key that is open already
+        forged = json.dumps(second, sort_keys=True, separators=(",", ":"))
+        _write_to(path, f"UPDATE record SET body = x'{forged.encode().hex()}' WHERE seq = 2")
+        with pytest.raises(UnsealError, match="exchanged"):
+            opener.payload(second["p0"])
+
+
+def test_nothing_is_opened_and_no_file_is_made_when_the_access_cannot_be_recorded(tmp_path):
+    path = tmp_path / "audit.db"
+    _recorded(path, 1)
+    for suffix in ("-keys", ""):
+        with provkeep.open(path) as trail:
+            answer = trail.output()
+            gone = Path(f"{path}{suffix}").rename(tmp_path / "elsewhere")
+            with pytest.raises(AccessNotRecordedError, match=r"no such file|was deleted"):
+                trail.text(answer, purpose="a test")
+            assert not Path(f"{path}{suffix}").exists()
+            gone.rename(f"{path}{suffix}")
+    with provkeep.open(path) as trail:
+        answer = trail.output()
+        _recorded(tmp_path / "other.db", 1)
+        path.rename(tmp_path / "elsewhere")
+        (tmp_path / "other.db").rename(path)
+        with pytest.raises(AccessNotRecordedError, match="replaced"):
+            trail.text(answer, purpose="a test")

@@ -19,6 +19,7 @@ from provkeep.errors import (
 )
 from provkeep.langchain import ProvenanceHandler
 from provkeep.recording import outbox as outbox_module
+from provkeep.recording import recorder as recorder_module
 from provkeep.recording import writer as writer_module
 from provkeep.recording.recorder import Recorder, Scope, _recorders, recorder_for
 from tests.scenarios.recording_kit import (
@@ -353,6 +354,7 @@ def test_strict_commits_reach_the_disk_and_so_does_every_checkpoint(tmp_path, mo
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_writer_that_dies_is_replaced_and_nobody_waits_for_the_dead_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder_module, "POLL_S", 0.05)
     monkeypatch.setattr(writer_module, "POLL_S", 0.05)
     path = tmp_path / "audit.db"
     recorder = recorder_for(path)
@@ -385,3 +387,52 @@ def test_in_batch_mode_a_queue_that_is_too_long_makes_chains_wait(tmp_path, monk
     recorder.close()
     assert longest <= 5
     assert len(traces(path)) == 100
+
+
+@pytest.mark.parametrize("durability", ["trace", "batch"])
+def test_a_store_that_cannot_be_opened_again_keeps_what_is_said_until_it_can(tmp_path, durability):
+    path = tmp_path / "audit.db"
+    recorder, scope = recorder_for(path), Scope(durability)
+    said = [say(recorder, scope)]
+    recorder.close()
+    path.rename(tmp_path / "elsewhere")
+    path.write_text("no database")
+    said += [say(recorder, scope) for _ in range(3)]
+    for _ in range(2):
+        with pytest.raises(RecordingError, match=r"not a database.*0 events lost, 3 traces"):
+            recorder.flush()
+    (tmp_path / "elsewhere").replace(path)
+    recorder.close()
+    assert set(said) == traces(path).keys()
+    checked(path)
+    verified(path)
+
+
+def test_a_store_that_stays_closed_to_us_loses_the_oldest_and_counts_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer_module, "MAX_OPEN", 3)
+    path = tmp_path / "audit.db"
+    recorder, scope = recorder_for(path), Scope("trace")
+    say(recorder, scope)
+    recorder.close()
+    path.rename(tmp_path / "elsewhere")
+    path.write_text("no database")
+    said = [say(recorder, scope) for _ in range(5)]
+    with pytest.raises(RecordingError, match=r"8 events lost, 3 traces"):
+        recorder.flush()
+    (tmp_path / "elsewhere").replace(path)
+    recorder.close()
+    assert said[2:] == list(traces(path))[1:]
+    assert [record["events"] for record in bodies(path) if record["k"] == "gap"] == [8]
+
+
+def test_strict_fails_when_the_store_cannot_be_opened_again(tmp_path):
+    path = tmp_path / "audit.db"
+    handler = ProvenanceHandler(path, durability="strict")
+    handler.close()
+    path.rename(tmp_path / "elsewhere")
+    path.mkdir()
+    with pytest.raises(ProvkeepError, match="it is a folder"):
+        _chain().invoke("much", {"callbacks": [handler]})
+    path.rmdir()
+    (tmp_path / "elsewhere").rename(path)
+    handler.flush()

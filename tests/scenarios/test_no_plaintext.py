@@ -326,6 +326,22 @@ def test_no_secret_is_in_a_log_or_an_error_when_recording_itself_fails(
     assert found_in({Path("log and error"): said.encode()}) == []
 
 
+def test_no_secret_is_in_a_log_when_a_callback_fails(recorded, monkeypatch, caplog):
+    handler = recorded[0]
+    caplog.set_level(logging.DEBUG, "provkeep")
+    handler.flush()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ValueError(f"cannot take {secret('what could not be taken')}")
+
+    monkeypatch.setattr(handler, "_start", fail)
+    RunnableLambda(lambda x: x).invoke(secret("a late input"), {"callbacks": [handler]})
+    with pytest.raises(RecordingError) as caught:
+        handler.flush()
+    said = "".join(traceback.format_exception(caught.value)) + caplog.text + repr(caught.value)
+    assert found_in({Path("log and error"): said.encode()}) == []
+
+
 def test_no_secret_is_in_an_error_about_a_store_that_refuses(recorded):
     handler, folder, _, _ = recorded
     (folder / "audit.db").rename(folder / "elsewhere")

@@ -6,7 +6,6 @@ the user's program, except under ``durability="strict"`` when the evidence canno
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import time
@@ -39,7 +38,6 @@ from provkeep.model.snapshot import snapshot
 from provkeep.model.values import Memo
 from provkeep.recording.recorder import Recorder, Scope, recorder_for
 
-log = logging.getLogger("provkeep")
 register_all()
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -169,8 +167,6 @@ class ProvenanceHandler(BaseCallbackHandler):
     def _failed(self, error: Exception) -> None:
         if self.raise_error and isinstance(error, ProvkeepError):
             raise error
-        if not isinstance(error, ProvkeepError):
-            log.debug("provkeep: callback failed", exc_info=True)
         self._recorder.fail(error)
 
     def _start(

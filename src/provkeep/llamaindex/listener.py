@@ -7,14 +7,12 @@ nobody would know, so what fails is counted by the recorder and told when it is 
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 import uuid
 from inspect import BoundArguments
 from typing import Any, Final
 
-from provkeep.errors import ProvkeepError
 from provkeep.llamaindex import scopes
 from provkeep.llamaindex.ambient import outer_run
 from provkeep.llamaindex.models import Models, remember, text_of
@@ -39,7 +37,6 @@ from provkeep.model.events import NOTHING
 from provkeep.model.snapshot import snapshot
 from provkeep.recording.recorder import Recorder, Scope
 
-log = logging.getLogger("provkeep")
 register_all()
 
 MAX_OPEN: Final = 50_000  # spans that began and never ended; the oldest is forgotten
@@ -427,6 +424,4 @@ class Listener:
                     self._failed(error)
 
     def _failed(self, error: Exception) -> None:
-        if not isinstance(error, ProvkeepError):
-            log.debug("provkeep: listener failed", exc_info=True)
         self.recorder.fail(error)

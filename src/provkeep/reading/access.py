@@ -7,7 +7,12 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from provkeep.errors import AccessNotRecordedError, ProvkeepError
+from provkeep.errors import (
+    AccessNotRecordedError,
+    NotAProvkeepFileError,
+    ProvkeepError,
+    StoreReplacedError,
+)
 from provkeep.model import records as r
 from provkeep.model.values import encode_json
 from provkeep.sealing.home import RecorderConfig, load_recorder_config
@@ -64,12 +69,10 @@ class AccessLog:
         """
         try:
             config = self.config()
-            if self._log is None:
-                self._store = SqliteStore(self._path)
-                self._keys = KeyFile(keys_path(self._path))
-                self._log = Log(self._store)
-                self._sealer = Sealer(config, self._keys)
-            assert self._sealer is not None  # noqa: S101  # made with the log
+            if self._log is None or self._sealer is None:
+                self._open(config)
+            assert self._log is not None  # noqa: S101  # just opened
+            assert self._sealer is not None  # noqa: S101
             at = time.time_ns() // 1000
             body: dict[str, Any] = {
                 "k": "access",
@@ -96,10 +99,29 @@ class AccessLog:
                         trace_keys={},
                     )
                 )
+            if self._keys is not None:
+                self._keys.check_in_place()
             self._log.append(records, durable=True)
         except (ProvkeepError, OSError) as error:
             raise AccessNotRecordedError(str(error)) from error
         return records[0].seq
+
+    def _open(self, config: RecorderConfig) -> None:
+        """Open both files for writing; reading makes no file that is not there."""
+        keys_at = keys_path(self._path)
+        for path in (self._path, keys_at):
+            if not path.exists():
+                raise NotAProvkeepFileError(path, "there is no such file")
+        store = SqliteStore(self._path)
+        try:
+            if store.store_id != self._store_id:
+                raise StoreReplacedError(self._path)
+            keys = KeyFile(keys_at)
+        except BaseException:
+            store.close()
+            raise
+        self._store, self._keys, self._log = store, keys, Log(store)
+        self._sealer = Sealer(config, keys)
 
     def close(self) -> None:
         """Sign what was appended, delete unused keys, release the files; idempotent."""

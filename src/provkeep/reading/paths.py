@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from provkeep.model import records as r
 from provkeep.model.graph import Edge, Graph, Node
-from provkeep.reading.traces import Item, Names, Trace, edges_of, flat, load_trace, nodes_of
+from provkeep.reading.graphs import edges_of, nodes_of
+from provkeep.reading.traces import Item, Names, Trace, flat, load_trace
 from provkeep.store.base import Store
 
 MAX_TRACES: Final = 2_000  # traces joined into one graph

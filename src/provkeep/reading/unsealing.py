@@ -30,7 +30,7 @@ class Opener:
     def __init__(self, store: Store, keys: KeyFile | None, ring: Keyring | None) -> None:
         self._store, self._file, self._ring = store, keys, ring
         self._bodies: dict[int, dict[str, Any]] = {}
-        self._data_keys: dict[int, bytes] = {}
+        self._data_keys: dict[tuple[int, str, bytes], bytes] = {}
         self._said: dict[str, tuple[int, dict[str, dict[str, Any]]]] = {}
 
     def payload(self, number: int) -> Any:
@@ -44,8 +44,18 @@ class Opener:
         if found is None or found[1] is None:
             raise UnsealError(f"payload {number}", "it is not in the store")
         seq, envelope = found[0], found[1]
-        body = self._body(seq)
+        try:
+            return decode(self._plaintext(number, self._body(seq), envelope))
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+            # not chained: an error of a decoder carries what it decoded
+            raise UnsealError(
+                f"payload {number}", f"record {seq} is malformed; run `provkeep verify`"
+            ) from None
+
+    def _plaintext(self, number: int, body: dict[str, Any], envelope: bytes) -> bytes:
         place = number - body["p0"]
+        if place < 0:
+            raise UnsealError(f"payload {number}", "it is filed under another record than its own")
         digest, key_place = body["p"][place]
         if r.b64(hashlib.sha256(envelope).digest()) != digest:
             raise UnsealError(f"payload {number}", "its bytes differ from what the log recorded")
@@ -56,7 +66,7 @@ class Opener:
         if body["k"] != "trace":
             scope, n = body["k"], body["at"]
         context = r.payload_context(self._store.store_id, scope, n, place, compartment)
-        return decode(unseal(envelope, data_key=data_key, context=context))
+        return unseal(envelope, data_key=data_key, context=context)
 
     def _body(self, seq: int) -> dict[str, Any]:
         found = self._bodies.get(seq)
@@ -70,7 +80,8 @@ class Opener:
         return found
 
     def _data_key(self, number: int, compartment: str, commitment: bytes) -> bytes:
-        key = self._data_keys.get(number)
+        at = number, compartment, commitment  # another record may claim another commitment
+        key = self._data_keys.get(at)
         if key is None:
             if self._file is None or self._ring is None:
                 raise UnsealError("payload", "this reader holds no keys of this store")
@@ -83,7 +94,7 @@ class Opener:
             if theirs != compartment:
                 raise UnsealError(f"data key {number}", "it belongs to another compartment")
             epoch = self._ring.open_epoch(compartment, eid, sealed)
-            key = self._data_keys[number] = unwrap_checked(epoch, wrapped, commitment)
+            key = self._data_keys[at] = unwrap_checked(epoch, wrapped, commitment)
             if len(self._data_keys) > 1024:
                 self._data_keys.pop(next(iter(self._data_keys)))
         return key

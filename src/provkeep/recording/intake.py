@@ -11,8 +11,11 @@ from typing import Any, Final
 
 from provkeep.model import records as r
 from provkeep.model.values import Part, Typed, encode_json, encode_text
-from provkeep.recording.edges import Explainer, Piece, rope
+from provkeep.recording.documents import Documents
+from provkeep.recording.edges import Explainer
+from provkeep.recording.joins import Joins
 from provkeep.recording.lists import Lists, message_compartment
+from provkeep.recording.match import Piece, rope
 from provkeep.recording.parts import (
     INLINE_CHARS,
     MAKERS,
@@ -27,13 +30,10 @@ from provkeep.recording.parts import (
     text_value,
 )
 from provkeep.recording.sheet import Sheet, clean
+from provkeep.recording.state import State
 from provkeep.recording.ties import Ties
 
-SOURCE_FIELDS: Final = ("source", "file_path", "file_name", "url", "path")
-MAX_GIVEN_VALUES: Final = 64  # values of one output that a later trace of the session may take
 SHORT_LIST: Final = 16  # members of a list whose short strings are stored on their own
-_SCORES: Final = ("score", "distance", "similarity")
-_Uncommitted = tuple[int, bytes, list[Artifact]]  # place, fingerprint, the documents stored there
 _GROUP: Final = frozenset({"message", "text", "tool_result"})
 
 
@@ -43,36 +43,22 @@ class Intake:
     def __init__(
         self, sheet: Sheet, ties: Ties, head: dict[str, str], runs: dict[int, Run]
     ) -> None:
-        self._sheet, self.ties, self._runs = sheet, ties, runs
-        self._session = head.get("session", "")
+        self._sheet = sheet
+        session = head.get("session", "")
         self._by_key: dict[Any, list[Artifact]] = {}
         self._by_shape: dict[tuple[str, ...], list[Artifact]] = {}
-        self._calls: dict[str, Artifact] = {}
-        self._fresh: dict[bytes, list[Artifact]] = {}  # documents first stored here, by fingerprint
-        self._waiting: list[_Uncommitted] = []
-        self._flying: list[_Uncommitted] = []
         self._edges = Explainer(sheet.entries.append, self._wake)
-        self.lists = Lists(sheet, ties, self._session, self._by_key, self._edges)
-        self.scores: dict[str, Any] = {}  # sealed with the attributes: they differ by query
+        self.lists = Lists(sheet, ties, session, self._by_key, self._edges)
+        self.documents = Documents(sheet, ties)
+        self.state = State(sheet, ties, session)
+        self.joins = Joins(sheet, ties, runs, self._edges, self.state)
 
     def _wake(self, artifact: Artifact) -> None:
         self.lists.wake(artifact)
 
-    def call(self, call_id: str | None) -> Artifact | None:
-        """The tool call with this id, the latest if a model used it again."""
-        return self._calls.get(call_id) if call_id else None
-
-    def drained(self) -> None:
-        """What was said so far is on its way into the log."""
-        self._flying, self._waiting = self._waiting, []
-
-    def settled(self, numbers: dict[int, int]) -> None:
-        """It is committed, under these numbers (place -> payload); what has none is lost."""
-        for place, mark, artifacts in self._flying:
-            self._fresh.pop(mark, None)
-            for artifact in artifacts:
-                artifact.payload = numbers.get(place)
-        self._flying = []
+    def tie(self, ties: Ties) -> None:
+        """Ask the ties of a store that was opened anew."""
+        self.lists.ties = self.documents.ties = self.state.ties = self.joins.ties = ties
 
     def adopt(self, given: Artifact) -> None:
         """A stream says its input late: what its steps were given before came from there."""
@@ -218,14 +204,15 @@ class Intake:
     def _text(self, text: str, run: Run, out: bool) -> Artifact:
         found = self._edges.by_text.get(text)
         same = nearest(found, run, text, out=out) if found else []
-        known = [a for a in same if a.kind == "text"]
-        if len(known) == 1:
-            return known[0].meet(text)
-        if known:
-            last = known[-1]
-            if all(a is last or a in last.causes for a in same):
-                return last.meet(text)  # it stands for all of them already
-            same = known
+        if len(same) > 1:
+            same = _apart(same)
+        last = same[-1] if same else None
+        if (
+            last is not None
+            and last.kind == "text"
+            and all(a is last or a in last.causes for a in same)
+        ):
+            return last.meet(text)  # it stands for all of them
         artifact = self._new("text", ("t", text), run, out, text or None, text)
         pieces = self._explain(artifact, out, found, same)
         extra: dict[str, Any] = {}
@@ -236,7 +223,7 @@ class Intake:
         else:
             made = rope(text, pieces)
             data = encode_text(text) if made is None else encode_json({"$rope": made})
-            self._take_value(artifact, text, out, extra)
+            self.state.take(artifact, text, extra, out=out)
             self._sheet.write(artifact, compartment, data, extra)
         return self._register(artifact)
 
@@ -288,7 +275,7 @@ class Intake:
             extra["ty"] = clean(part.type_name)
         elif part.kind == "tool_call":
             extra["ty"] = clean(part.fields.get("name"))
-            self._calls[str(part.fields.get("id"))] = artifact
+            self.joins.calls[str(part.fields.get("id"))] = artifact
         compartment = "tool" if part.kind in ("tool_call", "tool_result") else "output"
         self._sheet.write(artifact, compartment, encode_json(part.fields), extra)
         return self._register(artifact)
@@ -312,7 +299,7 @@ class Intake:
         ]
         if calls:
             extra["calls"] = [c.number for c in calls]
-        self._joined(artifact, fields, run, out, extra)
+        self.joins.join(artifact, fields, run, extra, out=out)
         stored = {
             k: v
             for k, v in fields.items()
@@ -334,140 +321,27 @@ class Intake:
             )
         return artifact
 
-    def _joined(
-        self,
-        artifact: Artifact,
-        fields: dict[str, Any],
-        run: Run,
-        out: bool,
-        extra: dict[str, Any],
-    ) -> None:
-        """Join a message to its tool call and to the call of a model that made it, by their ids."""
-        made_by = artifact.made_by
-        call = self._calls.get(str(fields.get("tool_call_id")))
-        if call is not None and (made_by is None or made_by.kind != "tool"):
-            self._edges.link(call, artifact, "id")
-            artifact.exact = True
-        name = fields.get("id")
-        if type(name) is not str:
-            if not artifact.causes and not (out and run.kind in MAKERS):
-                self._take_value(artifact, artifact.text or "", out, extra)
-            return
-        other = self._runs.get(message_run(name) or -1)
-        if other is not None and other.outs and other.number != run.number:
-            if not artifact.causes:
-                self._edges.link(other.outs[0], artifact, "id")
-                artifact.exact = not (out and run.kind in MAKERS)
-            return
-        tag = self.ties.tag("message", name)
-        if out and run.kind in MAKERS:
-            if message_run(name) not in (None, run.rid) and self.ties.given(tag):
-                extra["ext"] = self._sheet.link(tag, artifact, r.TAKES)
-            elif run.kind == "model":
-                self._sheet.link(self.ties.give(tag), artifact, r.GIVES)
-        elif not artifact.causes:
-            if self.ties.given(tag):
-                extra["ext"] = self._sheet.link(tag, artifact, r.TAKES)
-                artifact.exact = True
-            else:
-                self._take_value(artifact, artifact.text or "", out, extra)
-
     def _document(self, part: Part, key: Any, run: Run, out: bool) -> Artifact:
-        fields = dict(part.fields)
+        fields = part.fields
         text = fields.get("page_content")
         text = text if type(text) is str and text else None
         artifact = self._new("document", key, run, out, text, part)
         found = self._edges.by_text.get(text) if text is not None else None
         same = nearest(found, run, text, out=out) if found else []
         self._explain(artifact, out, found, same)
-        metadata = fields.get("metadata")
-        if type(metadata) is dict:
-            scores = {k: v for k, v in metadata.items() if _is_score(k, v)}
-            if scores:
-                self.scores[str(artifact.number)] = {"scores": scores}
-                fields["metadata"] = {k: v for k, v in metadata.items() if k not in scores}
-        data = encode_json(fields)
-        stored = self.ties.document(data)
         extra: dict[str, Any] = {}
-        if not artifact.causes and text is not None:
-            self._take_value(artifact, text, out, extra)
-        if isinstance(stored, int):
-            artifact.payload = extra["g"] = stored
-            self._sheet.write(artifact, "document", None, extra)
-        elif stored in self._fresh:
-            equal = self._fresh[stored]
-            artifact.payload, extra["sh"] = equal[0].payload, equal[0].number
-            self._sheet.write(artifact, "document", None, extra)
-            equal.append(artifact)
-        else:
-            name = self._source_name(fields)
-            source = self.ties.tag("source", name)
-            extra["fp"], extra["src"] = r.b64(stored), r.b64(source)
-            place = self._sheet.write(artifact, "document", data, extra, source=source)
-            artifact.payload = -1 - place
-            equal = self._fresh[stored] = [artifact]
-            self._waiting.append((place, stored, equal))
-            if self.ties.source_is_new(source):
-                at = self._sheet.payload("meta", encode_json({"name": name}), source)
-                self._sheet.entries.append([r.SOURCE, extra["src"], at])
+        if text is not None:
+            self.state.take(artifact, text, extra, out=out)
+        self.documents.store(artifact, fields, extra)
         return self._register(artifact)
 
-    def _source_name(self, fields: dict[str, Any]) -> str:
-        """What a document came from, as its metadata says; else its id; else a digest of it."""
-        metadata = fields.get("metadata")
-        if type(metadata) is dict:
-            for key in SOURCE_FIELDS:
-                value = metadata.get(key)
-                if type(value) is Typed:
-                    value = value.value
-                if type(value) is str and value:
-                    return value
-        name = fields.get("id")
-        if name:
-            return str(name)
-        return "content " + self.ties.tag("content", str(fields.get("page_content"))).hex()
 
-    # -- values that a later trace of the session finds in its state ------------------------------
-
-    def give_values(self, output: Artifact | None) -> None:
-        """Let a later trace of the session take what this one's output holds and it made."""
-        if not self._session or output is None:
-            return
-        new = [
-            a
-            for a in output.leaves()
-            if a.kind in ("text", "document", "message", "tool_result")
-            and a.text
-            and len(a.text) >= INLINE_CHARS
-            and not a.taken
-            and "ext" not in a.more
-        ]
-        for artifact in new[:MAX_GIVEN_VALUES]:
-            domain = "input" if artifact.made_by is None else "value"
-            tag = self.ties.give(self._value_tag(domain, artifact.text or ""))
-            self._sheet.link(tag, artifact, r.GIVES)
-
-    def _value_tag(self, domain: str, text: str) -> bytes:
-        return self.ties.tag(domain, f"{self._session}\x00{text}")
-
-    def _take_value(self, artifact: Artifact, text: str, out: bool, extra: dict[str, Any]) -> None:
-        """What nothing in this trace explains may be left from an earlier one of the session.
-
-        What a person said before counts only in restored state: whoever says it again, says it.
-        """
-        if not self._session or artifact.causes or len(text) < INLINE_CHARS:
-            return
-        made_by = artifact.made_by
-        if made_by is not None and (made_by.kind in MAKERS or (out and not made_by.children)):
-            return
-        for domain in ("value",) if made_by is None else ("value", "input"):
-            tag = self._value_tag(domain, text)
-            if self.ties.given(tag):
-                extra["ext"] = self._sheet.link(tag, artifact, r.TAKES)
-                if artifact.kind in ("message", "tool_result"):
-                    extra["c"] = 1  # by its content, not by its id
-                artifact.exact = True
-                return
+def _apart(same: list[Artifact]) -> list[Artifact]:
+    """Equal texts of which none is just another one's copy; texts last, oldest first."""
+    texts = [a for a in same if a.kind == "text"]
+    rest = [a for a in same if a.kind != "text"]
+    alone = [a for a in rest if not any(a in t.causes or t in a.causes for t in texts)]
+    return alone + texts
 
 
 def _of_branch(value: Any, branch: Run) -> Artifact | None:
@@ -490,18 +364,3 @@ def _compartment(run: Run, out: bool) -> str:
         return "tool"
     said = out and (run.kind in ("model", "parser") or run.parent is None)
     return "output" if said else "prompt"
-
-
-def message_run(message_id: str) -> int | None:
-    """The run that a message id of LangChain's names, ``lc_run--<uuid>`` with or without suffix."""
-    if not message_id.startswith("lc_run--"):
-        return None
-    digits = message_id[8:44].replace("-", "")
-    try:
-        return int(digits, 16) if len(digits) == 32 else None
-    except ValueError:
-        return None
-
-
-def _is_score(key: str, value: Any) -> bool:
-    return type(value) is float and any(word in key.lower() for word in _SCORES)

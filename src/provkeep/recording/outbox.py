@@ -7,8 +7,6 @@ begin only when it is committed, because what follows may refer to the numbers i
 from __future__ import annotations
 
 import contextlib
-import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -18,6 +16,7 @@ from provkeep.errors import ProvkeepError, StoreError
 from provkeep.model import records as r
 from provkeep.recording.cut import Piece, cut
 from provkeep.recording.opening import Opened, advance_pin
+from provkeep.recording.telling import Tally, where
 from provkeep.recording.ties import Ties
 from provkeep.sealing.sealer import Sealer
 from provkeep.store.base import Store
@@ -33,51 +32,6 @@ MAX_BACKLOG_BYTES: Final = 256 * 2**20  # and their ciphertext
 MAX_UNSEALED: Final = 2_000  # the same, of flights for which there is no data key
 CHECKPOINT_S: Final = 5.0  # a signed checkpoint at least this often while records come
 FIRST_RETRY_S, LAST_RETRY_S = 0.2, 5.0
-
-log = logging.getLogger("provkeep")
-
-
-def where(error: BaseException) -> str:
-    """An error's kind and place. Its text may quote a payload, so it is never passed on."""
-    if isinstance(error, ProvkeepError):
-        return str(error)
-    at = error.__traceback__
-    while at is not None and at.tb_next is not None:
-        at = at.tb_next
-    name = type(error).__name__
-    if at is None:
-        return name
-    module = at.tb_frame.f_globals.get("__name__", "?")
-    return f"{name} in {module}, line {at.tb_lineno}"
-
-
-class Tally:
-    """What was lost and why, until somebody is told. Any thread may add to it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()  # a finalizer may run while it is held
-        self._lost = 0
-        self._cause: BaseException | None = None
-        self.gap = 0  # events lost that no record of the log counts yet
-
-    def add(self, error: BaseException, lost: int) -> None:
-        """Something went wrong, and so many events were lost by it."""
-        log.debug("provkeep: %d events lost (%s)", lost, where(error))
-        if not isinstance(error, ProvkeepError):
-            error = StoreError(where(error))
-        with self._lock:
-            self._cause, self._lost, self.gap = error, self._lost + lost, self.gap + lost
-
-    def recorded(self, gap: int) -> None:
-        """A record of the log counts so many lost events."""
-        with self._lock:
-            self.gap -= gap
-
-    def take(self) -> tuple[int, BaseException | None]:
-        """Events lost and the last cause since the last call."""
-        with self._lock:
-            lost, self._lost, cause, self._cause = self._lost, 0, self._cause, None
-        return lost, cause
 
 
 class Flight:

@@ -6,7 +6,7 @@ by two runs is two artifacts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from provkeep.model.events import RunId
@@ -140,14 +140,14 @@ class Artifact:
             yield here
             stack.extend(here.members)
 
-    def texts(self) -> Iterator[str]:
+    def texts(self) -> Sequence[str]:
         """What can be recognised of it: its text, or the words a tool was called with."""
         if self.text is not None:
-            yield self.text
-        elif self.kind == "tool_call":
-            args = self.value.fields.get("args") if type(self.value) is Part else None
-            if type(args) is dict:
-                yield from (v for v in args.values() if type(v) is str and v)
+            return (self.text,)
+        if self.kind != "tool_call" or type(self.value) is not Part:
+            return ()
+        args = self.value.fields.get("args")
+        return [v for v in args.values() if type(v) is str and v] if type(args) is dict else ()
 
 
 def common_depth(a: Run | None, b: Run | None) -> int:
@@ -190,11 +190,10 @@ def nearest(found: list[Artifact], run: Run, value: Any, *, out: bool) -> list[A
     same = [a for a in pool if a.is_same(value)]
     if len(same) == 1:
         return same
-    if same:
-        pool = same
-        if type(value) is str:
-            pool = [a for a in same if a.kind == "text"] or same
-    if leaf or len(pool) < 2:
+    if same and type(value) is str:
+        return same  # Python may hold equal strings as one: nothing tells them apart
+    pool = same or pool
+    if leaf:
         return pool
     depths = [common_depth(a.made_by, scope) for a in pool]
     best = max(depths)

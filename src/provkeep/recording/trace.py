@@ -60,7 +60,8 @@ class Trace:
 
     @ties.setter
     def ties(self, ties: Ties) -> None:
-        self._ties = self._intake.ties = self._intake.lists.ties = ties
+        self._ties = ties
+        self._intake.tie(ties)
 
     @property
     def entries(self) -> list[list[Any]]:
@@ -102,7 +103,7 @@ class Trace:
         if event.parent_id is not None and parent is None:
             more["dp"] = r.b64(event.parent_id.to_bytes(16, "big"))
         if event.inputs is not ev.NOTHING:
-            call = self._intake.call(event.call_id)
+            call = self._intake.joins.calls.get(event.call_id) if event.call_id else None
             if call is not None:
                 self._use(run, call)
             if call is None or not says(call, event.inputs):  # else they stand in the call already
@@ -244,7 +245,7 @@ class Trace:
                 if artifact.kind == "document" and artifact.payload is not None:
                     reached[artifact.payload] = None
         self._intake.lists.give(self._last_model)
-        self._intake.give_values(output)
+        self._intake.state.give(output)
         self._sheet.entries.append(
             [
                 r.FINAL,
@@ -271,18 +272,19 @@ class Trace:
         meta: dict[str, Any] = {}
         if self._meta_runs:
             meta["runs"], self._meta_runs = self._meta_runs, {}
-        if self._intake.scores:
-            meta["artifacts"], self._intake.scores = self._intake.scores, {}
+        documents = self._intake.documents
+        if documents.scores:
+            meta["artifacts"], documents.scores = documents.scores, {}
         if self.count == 0 and self.head and self._sheet.entries:
             meta["names"] = self.head
         if meta:
             self._sheet.entries.append([r.META, self._sheet.payload("meta", encode_json(meta))])
-        self._intake.drained()
+        documents.drained()
         return self._sheet.drain()
 
     def settled(self, numbers: dict[int, int]) -> None:
         """What was drained last is committed, under these numbers (place -> payload), or lost."""
-        self._intake.settled(numbers)
+        self._intake.documents.settled(numbers)
 
 
 def answer_of(output: Artifact) -> Artifact:

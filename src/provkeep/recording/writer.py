@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Final
 from provkeep.errors import ProvkeepError, RecordingError, StoreError, StoreLockedError
 from provkeep.model import events as ev
 from provkeep.recording.opening import open_for_recording
-from provkeep.recording.outbox import BUSY_MS, Outbox, Tally, where
+from provkeep.recording.outbox import BUSY_MS, Outbox
+from provkeep.recording.telling import Flush, Tally, where
 from provkeep.recording.trace import Trace
 
 if TYPE_CHECKING:
@@ -38,22 +39,6 @@ POLL_S: Final = 1.0  # how often a waiting thread looks whether the writer still
 log = logging.getLogger("provkeep")
 
 
-class _Flush:
-    """A request to commit and sign everything queued before it."""
-
-    def __init__(self, *, stop: bool = False) -> None:
-        self.done = threading.Event()
-        self.stop = stop
-        self.lost, self.pending = 0, 0
-        self.cause: BaseException | None = None
-
-    def tell(self) -> None:
-        """Raise when something was lost or still waits."""
-        if self.cause is not None or self.pending:
-            cause = self.cause or StoreError("the store is not written yet")
-            raise RecordingError(self.lost, self.pending, where(cause)) from cause
-
-
 class Writer:
     """Owns the store's write side. Its thread starts when needed and ends at ``close``."""
 
@@ -65,7 +50,7 @@ class Writer:
         self.created = False
         self.tally = Tally()
         self._on_evict = on_evict
-        self._queue: SimpleQueue[Buffer | _Flush] = SimpleQueue()
+        self._queue: SimpleQueue[Buffer | Flush] = SimpleQueue()
         self._start_lock = threading.RLock()  # a finalizer may record while it is held
         self._thread: threading.Thread | None = None
         self._outbox: Outbox | None = None
@@ -119,7 +104,7 @@ class Writer:
 
     def flush(self, timeout: float | None, *, stop: bool = False) -> None:
         """See ``Recorder.flush``."""
-        request = _Flush(stop=stop)
+        request = Flush(stop=stop)
         if not self._idle(request):
             until = None if timeout is None else time.monotonic() + timeout
             self._queue.put(request)
@@ -130,7 +115,7 @@ class Writer:
                 self.start()  # unless it runs
         request.tell()
 
-    def _idle(self, request: _Flush) -> bool:
+    def _idle(self, request: Flush) -> bool:
         """Answer a request at once if there is nothing to write, without opening a closed store."""
         with self._start_lock:
             unsaid = self.tally.gap and self._outbox is not None
@@ -166,14 +151,14 @@ class Writer:
 
     def _round(self) -> bool:
         """Do what is queued; False when the thread may end."""
-        flushes: list[_Flush] = []
+        flushes: list[Flush] = []
         buffers: dict[Buffer, None] = {}
         outbox = self._outbox
         impatient = self._waiting or (outbox is not None and outbox.refusal is not None)
         try:
             item = self._queue.get(timeout=RETRY_S if impatient else TICK_S)
             while True:
-                if isinstance(item, _Flush):
+                if isinstance(item, Flush):
                     flushes.append(item)
                 else:
                     buffers[item] = None
@@ -198,7 +183,7 @@ class Writer:
                     request.done.set()
         return not ended
 
-    def _report(self, flushes: list[_Flush]) -> None:
+    def _report(self, flushes: list[Flush]) -> None:
         """Say what was lost, what waits, and why."""
         lost, cause = self.tally.take()
         pending, outbox = 0, self._outbox

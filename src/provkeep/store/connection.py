@@ -42,6 +42,8 @@ def clear_errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise _ours(error, path) from error
+    except UnicodeDecodeError as error:  # SQLite quotes the damage in its message
+        raise StoreError(f"{path} is damaged; restore it from a copy, keep this one") from error
 
 
 def _ours(error: sqlite3.Error, path: Path) -> StoreError:

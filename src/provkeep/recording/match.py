@@ -1,0 +1,229 @@
+"""One new text against the texts it may be made of.
+
+Texts compete for its characters: what stands in it only where a better match stands already (a
+chunk's overlap with the chunk that was used, a word that the question says too) is no cause of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
+from typing import Any, Final
+
+from provkeep.model.values import Part
+from provkeep.recording.containment import MIN_TEXT, Containment, Target, short_in
+from provkeep.recording.parts import Artifact
+
+MAX_CANDIDATES: Final = 2_000  # texts probed for one new text
+MAX_SHORT_HITS: Final = 3  # a short string that stands more often says nothing
+DENSE: Final = 20  # unless it is at least one in so many characters
+SHORT_CHARS: Final = 2
+LEAST_FREE: Final = 24  # characters not yet explained that are worth another look
+FULL_PERMILLE: Final = 950
+PART_PERMILLE: Final = 200
+PART_CHARS: Final = 120
+TITLE_CHARS: Final = 8  # shorter metadata is not recognised
+ROPE_CHARS: Final = 64  # shorter runs are written out rather than referred to
+
+Spans = list[tuple[int, int, int, int]]  # target start, end, source start, end
+Piece = tuple[int, int, Artifact, int, int]  # target start, end, cause, its start, end
+Link = Callable[..., None]  # (cause, effect, basis, coverage, spans)
+_strength = itemgetter(0, 1)
+
+
+class Match:
+    """What a new text is made of, linked as it is found.
+
+    Args:
+        link: writes an edge.
+        artifact: the new one.
+        text: of it.
+        candidates: what it may be made of.
+    """
+
+    def __init__(
+        self, link: Link, artifact: Artifact, text: str, candidates: Iterable[Artifact]
+    ) -> None:
+        self._link, self._artifact, self._text = link, artifact, text
+        self._target = Target(text)
+        self._covered = bytearray(len(text))  # 1 for each character that is explained
+        self._some = False
+        self._seen: dict[str, list[Artifact]] = {}
+        self.pieces: list[Piece] = []
+        documents: list[Artifact] = []
+        for cause in candidates:
+            for theirs in cause.texts():
+                if theirs in self._seen:
+                    self._seen[theirs].append(cause)
+                else:
+                    self._seen[theirs] = [cause]
+            if cause.kind == "document":
+                documents.append(cause)
+            if len(self._seen) >= MAX_CANDIDATES:
+                break
+        short, rest = self._long(self._seen)
+        for theirs in sorted(short, key=len, reverse=True):
+            self._short(theirs)
+        if rest and self.free() >= LEAST_FREE:
+            self._excerpts(rest)
+        if documents and self.free() >= TITLE_CHARS:
+            known = set(artifact.causes)
+            self._titles([d for d in documents if d not in known])
+        if not artifact.causes and len(text) < MIN_TEXT:
+            self._inside([*rest, *short])
+
+    def free(self) -> int:
+        """Characters that nothing explains yet."""
+        return self._covered.count(0)
+
+    def elsewhere(self, grounds: list[Artifact]) -> None:
+        """What glue has from outside its sight, such as a variable it shares with another step."""
+        found: dict[str, list[Artifact]] = {}
+        alone = not self._artifact.causes
+        for ground in grounds:
+            theirs = ground.text or ""
+            if theirs not in self._seen and (alone or theirs.strip() in self._text):
+                found.setdefault(theirs, []).append(ground)
+        self._seen.update(found)
+        self._long(found)
+
+    def _long(self, texts: Iterable[str]) -> tuple[list[str], list[str]]:
+        """Accept the longer texts that stand here; return the short ones and those that do not."""
+        claims: list[tuple[bool, int, str, Containment, Spans]] = []
+        short: list[str] = []
+        rest: list[str] = []
+        for theirs in texts:
+            if len(theirs) < MIN_TEXT:
+                short.append(theirs)
+                continue
+            found = self._target.contained(theirs)
+            if found is None:
+                (rest if len(theirs.strip()) >= MIN_TEXT else short).append(theirs)
+                continue
+            spans = spans_of(found.spans)
+            full = found.coverage_permille >= FULL_PERMILLE
+            claims.append((full, sum([s[1] - s[0] for s in spans]), theirs, found, spans))
+        if len(claims) > 1:
+            claims.sort(key=_strength, reverse=True)
+        accepted: set[tuple[bool, tuple[tuple[int, int], ...]]] = set()
+        for full, _, theirs, found, spans in claims:
+            equal = (full, tuple([s[:2] for s in spans]))  # nothing tells these candidates apart
+            if equal not in accepted:
+                if self._some and not self._adds(full, len(theirs), spans):
+                    continue
+                accepted.add(equal)
+            self._accept(theirs, found.coverage_permille, spans)
+            cause = self._seen[theirs][-1]
+            if found.verbatim and cause.text is not None:
+                for start, end, begin, stop in spans:
+                    if end - start >= ROPE_CHARS:
+                        self.pieces.append((start, end, cause, begin, stop))
+        return short, rest
+
+    def _adds(self, full: bool, size: int, spans: Spans) -> bool:
+        """Does it stand where no better match does?"""
+        free = self._free_in(spans)
+        if full:
+            return 2 * free >= size
+        return free >= PART_CHARS or 1000 * free >= PART_PERMILLE * size
+
+    def _free_in(self, spans: Spans) -> int:
+        count = self._covered.count
+        return sum([count(0, s[0], s[1]) for s in spans])
+
+    def _accept(self, theirs: str, coverage: int, spans: Spans) -> None:
+        for cause in self._seen[theirs]:
+            self._link(cause, self._artifact, "contained", coverage, spans)
+        self._cover(spans)
+
+    def _cover(self, spans: Spans) -> None:
+        self._some = True
+        for start, end, *_ in spans:
+            self._covered[start:end] = b"\1" * (end - start)
+
+    def _short(self, theirs: str) -> None:
+        if len(theirs) < SHORT_CHARS and not theirs.isdigit():
+            return
+        spans = [s for s in spans_of(short_in(self._text, theirs)) if self._free_in([s])]
+        few = len(spans) <= MAX_SHORT_HITS or DENSE * len(spans) * len(theirs) >= len(self._text)
+        if spans and few:
+            self._accept(theirs, 1000, spans)
+
+    def _excerpts(self, rest: list[str]) -> None:
+        """Short excerpts of long texts, in what is not explained yet."""
+        found: list[tuple[int, str, Spans]] = []
+        for theirs in rest:
+            spans = [
+                s
+                for s in spans_of(self._target.quotations(theirs))
+                if 2 * self._free_in([s]) >= s[1] - s[0]
+            ]
+            chars = self._free_in(spans)
+            if chars >= LEAST_FREE or (chars and 2 * chars >= len(self._text)):
+                found.append((chars, theirs, spans))
+        found.sort(key=lambda f: f[0], reverse=True)
+        accepted: set[tuple[tuple[int, int], ...]] = set()
+        for chars, theirs, spans in found:
+            places = tuple([(s[0], s[1]) for s in spans])
+            if places in accepted or 2 * self._free_in(spans) >= chars:
+                accepted.add(places)
+                self._accept(theirs, -1, spans)
+
+    def _titles(self, documents: list[Artifact]) -> None:
+        """A document of which only the metadata was written out, such as its title."""
+        values: dict[str, list[Artifact]] = {}
+        for document in documents:
+            for value in _metadata(document):
+                values.setdefault(value, []).append(document)
+        for value, holders in values.items():
+            spans = [s for s in spans_of(short_in(self._text, value)) if self._free_in([s])]
+            if spans and len(holders) == 1 and holders[0] not in self._artifact.causes:
+                told = {v for cause in self._artifact.causes for v in _metadata(cause)}
+                if value not in told:
+                    self._link(holders[0], self._artifact, "contained")
+                    self._cover(spans)
+
+    def _inside(self, texts: list[str]) -> None:
+        """A short text that stands in a longer one: a word of an answer, a field of a record."""
+        short = self._text
+        if len(short) < SHORT_CHARS and not short.isdigit():
+            return
+        for theirs in texts:
+            if len(theirs) > len(short):
+                hits = short_in(theirs, short)
+                if 0 < len(hits) <= MAX_SHORT_HITS:
+                    place = (0, len(short), hits[0].target_start, hits[0].target_end)
+                    self._accept(theirs, -1, [place])
+
+
+def _metadata(artifact: Artifact) -> Iterator[str]:
+    """Strings of a document's metadata that say which document it is: titles, names, addresses."""
+    fields = artifact.value.fields if type(artifact.value) is Part else {}
+    metadata = fields.get("metadata")
+    if artifact.kind == "document" and type(metadata) is dict:
+        for value in metadata.values():
+            if type(value) is str and len(value) >= TITLE_CHARS and not value.isalpha():
+                yield value
+
+
+def spans_of(spans: Iterable[Any]) -> Spans:
+    """Spans as entries spell them."""
+    return [(s.target_start, s.target_end, s.source_start, s.source_end) for s in spans]
+
+
+def rope(text: str, pieces: list[Piece]) -> list[Any] | None:
+    """Write a text as pieces of other artifacts and what stands between them; None if none fit."""
+    if not pieces:
+        return None
+    out: list[Any] = []
+    at = 0
+    for start, end, cause, theirs, their_end in sorted(pieces, key=lambda p: (p[0], -p[1])):
+        if start < at:
+            continue
+        if start > at:
+            out.append(text[at:start])
+        out.append([cause.number, theirs, their_end])
+        at = end
+    if at < len(text):
+        out.append(text[at:])
+    return out
