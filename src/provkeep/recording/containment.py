@@ -143,13 +143,20 @@ class Target:
         """Take the text; nothing is computed yet."""
         self.text = text
 
+    def verbatim(self, source: str) -> Containment | None:
+        """Return how all of ``source`` stands in this text character by character, or None."""
+        bare = source.strip()
+        if len(bare) < MIN_TEXT or not (spans := _verbatim(self.text, source, bare)):
+            return None
+        return Containment(coverage_permille=1000, verbatim=True, spans=spans)
+
     def contained(self, source: str) -> Containment | None:
         """Return how ``source`` stands in this text, or None when no good part of it does."""
+        if found := self.verbatim(source):
+            return found
         bare = source.strip()
         if len(bare) < MIN_TEXT:
             return None
-        if spans := _verbatim(self.text, source, bare):
-            return Containment(coverage_permille=1000, verbatim=True, spans=spans)
         if not self._worth_reading(bare):
             return None
         words = _words_of(source)

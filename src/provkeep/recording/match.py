@@ -11,13 +11,14 @@ from operator import itemgetter
 from typing import Any, Final
 
 from provkeep.model.values import Part
-from provkeep.recording.containment import MIN_TEXT, Containment, Target, short_in
+from provkeep.recording.containment import MIN_TEXT, Containment, Span, Target, short_in
 from provkeep.recording.parts import Artifact
 
 MAX_CANDIDATES: Final = 2_000  # texts probed for one new text
 MAX_SHORT_HITS: Final = 3  # a short string that stands more often says nothing
 DENSE: Final = 20  # unless it is at least one in so many characters
 SHORT_CHARS: Final = 2
+WHOLE_BLOCK: Final = 512  # a verbatim block this long need not be read again for near matches
 LEAST_FREE: Final = 24  # characters not yet explained that are worth another look
 FULL_PERMILLE: Final = 950
 PART_PERMILLE: Final = 200
@@ -25,9 +26,12 @@ PART_CHARS: Final = 120
 TITLE_CHARS: Final = 8  # shorter metadata is not recognised
 ROPE_CHARS: Final = 64  # shorter runs are written out rather than referred to
 
+_CUT: Final = "\n\nhere5a block1was7cut2out\n\n"  # words that no text has in this order
+
 Spans = list[tuple[int, int, int, int]]  # target start, end, source start, end
 Piece = tuple[int, int, Artifact, int, int]  # target start, end, cause, its start, end
 Link = Callable[..., None]  # (cause, effect, basis, coverage, spans)
+_Claim = tuple[bool, int, str, Containment, Spans]  # all of it; characters here; the text
 _strength = itemgetter(0, 1)
 
 
@@ -46,6 +50,7 @@ class Match:
     ) -> None:
         self._link, self._artifact, self._text = link, artifact, text
         self._target = Target(text)
+        self._near: Remainder
         self._covered = bytearray(len(text))  # 1 for each character that is explained
         self._some = False
         self._seen: dict[str, list[Artifact]] = {}
@@ -82,27 +87,44 @@ class Match:
         alone = not self._artifact.causes
         for ground in grounds:
             theirs = ground.text or ""
-            if theirs not in self._seen and (alone or theirs.strip() in self._text):
+            if theirs not in self._seen and (self._is_new(theirs.strip()) or alone):
                 found.setdefault(theirs, []).append(ground)
         self._seen.update(found)
         self._long(found)
 
+    def _is_new(self, theirs: str) -> bool:
+        """Does it stand here where something is not explained yet?"""
+        at = self._text.find(theirs) if theirs else -1
+        while at >= 0:
+            end = at + len(theirs)
+            if self._covered.find(0, at, end) >= 0:
+                return True
+            at = self._text.find(theirs, end)
+        return False
+
     def _long(self, texts: Iterable[str]) -> tuple[list[str], list[str]]:
         """Accept the longer texts that stand here; return the short ones and those that do not."""
-        claims: list[tuple[bool, int, str, Containment, Spans]] = []
+        claims: list[_Claim] = []
         short: list[str] = []
         rest: list[str] = []
         for theirs in texts:
             if len(theirs) < MIN_TEXT:
                 short.append(theirs)
-                continue
-            found = self._target.contained(theirs)
-            if found is None:
+            elif found := self._target.verbatim(theirs):
+                claims.append(_claim(theirs, found, spans_of(found.spans)))
+            else:
                 (rest if len(theirs.strip()) >= MIN_TEXT else short).append(theirs)
-                continue
-            spans = spans_of(found.spans)
-            full = found.coverage_permille >= FULL_PERMILLE
-            claims.append((full, sum([s[1] - s[0] for s in spans]), theirs, found, spans))
+        if rest:
+            explained = bytearray(self._covered)
+            for *_, spans in claims:
+                _mark(explained, spans)
+            near = self._near = Remainder(self._text, explained)
+            others, rest = rest, []
+            for theirs in others:
+                if (found := near.contained(theirs)) is None:
+                    rest.append(theirs)
+                else:
+                    claims.append(_claim(theirs, found, near.places(found.spans)))
         if len(claims) > 1:
             claims.sort(key=_strength, reverse=True)
         accepted: set[tuple[bool, tuple[tuple[int, int], ...]]] = set()
@@ -138,8 +160,7 @@ class Match:
 
     def _cover(self, spans: Spans) -> None:
         self._some = True
-        for start, end, *_ in spans:
-            self._covered[start:end] = b"\1" * (end - start)
+        _mark(self._covered, spans)
 
     def _short(self, theirs: str) -> None:
         if len(theirs) < SHORT_CHARS and not theirs.isdigit():
@@ -152,10 +173,11 @@ class Match:
     def _excerpts(self, rest: list[str]) -> None:
         """Short excerpts of long texts, in what is not explained yet."""
         found: list[tuple[int, str, Spans]] = []
+        near = self._near
         for theirs in rest:
             spans = [
                 s
-                for s in spans_of(self._target.quotations(theirs))
+                for s in near.places(near.quotations(theirs))
                 if 2 * self._free_in([s]) >= s[1] - s[0]
             ]
             chars = self._free_in(spans)
@@ -194,6 +216,50 @@ class Match:
                 if 0 < len(hits) <= MAX_SHORT_HITS:
                     place = (0, len(short), hits[0].target_start, hits[0].target_end)
                     self._accept(theirs, -1, [place])
+
+
+class Remainder(Target):
+    """A text without the long blocks that are explained, to be compared with what is only near.
+
+    A prompt is mostly the documents that stand in it; whether a question stands there too, more or
+    less, is decided on what is left.
+    """
+
+    def __init__(self, text: str, explained: bytearray) -> None:
+        """Leave out the blocks of ``text`` that are marked as explained."""
+        self._pieces: list[tuple[int, int]] = []  # where a piece starts here, and how far it moved
+        kept: list[str] = []
+        at = here = 0
+        begin = explained.find(1)
+        while begin >= 0:
+            end = explained.find(0, begin)
+            end = len(text) if end < 0 else end
+            if end - begin >= WHOLE_BLOCK:
+                self._pieces.append((here, at - here))
+                kept.append(text[at:begin])
+                here += begin - at + len(_CUT)
+                at = end
+            begin = explained.find(1, end)
+        self._pieces.append((here, at - here))
+        super().__init__(_CUT.join([*kept, text[at:]]) if at else text)
+
+    def places(self, spans: Iterable[Span]) -> Spans:
+        """Spans in the whole text of what was found here."""
+        found: Spans = []
+        for start, end, begin, stop in spans_of(spans):
+            move = next(m for here, m in reversed(self._pieces) if here <= start)
+            found.append((start + move, end + move, begin, stop))
+        return found
+
+
+def _mark(marks: bytearray, spans: Spans) -> None:
+    for start, end, *_ in spans:
+        marks[start:end] = b"\1" * (end - start)
+
+
+def _claim(theirs: str, found: Containment, spans: Spans) -> _Claim:
+    full = found.coverage_permille >= FULL_PERMILLE
+    return full, sum([s[1] - s[0] for s in spans]), theirs, found, spans
 
 
 def _metadata(artifact: Artifact) -> Iterator[str]:

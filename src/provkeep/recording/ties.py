@@ -40,10 +40,19 @@ class Ties:
         self._sources = Remembered()
         self._given = Remembered()
         self._items = Remembered()
+        self._slots = Remembered()
 
     def tag(self, domain: str, text: str) -> bytes:
         """Keyed digest of a name, 12 bytes."""
         return fingerprint(self._key, domain, text.encode("utf-8", "surrogatepass"))
+
+    def slot(self, name: str) -> bytes:
+        """Keyed digest of a place in a chain; there are few, and they come again."""
+        mark = self._slots.get(name)
+        if mark is None:
+            mark = self.tag("slot", name)
+            self._slots.keep(name, mark)
+        return bytes(mark)
 
     def document(self, data: bytes) -> int | bytes:
         """The payload number of a document stored before, else its fingerprint."""

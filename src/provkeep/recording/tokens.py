@@ -38,6 +38,7 @@ CACHE_CHARS: Final = 8_000_000
 # What one comparison may cost on hostile input; an ordinary one needs a thousandth of it.
 _MAX_CANDIDATES: Final = 200_000
 _MAX_COMPARED_WORDS: Final = 4_000_000
+_FEW: Final = 4  # shared shingles that are looked for one by one
 
 # Scripts written without spaces: one character is one word. Thai, Lao, Tibetan, Myanmar, Khmer,
 # kana, bopomofo, Han and its extensions, half-width kana. Hangul is written with spaces.
@@ -193,6 +194,18 @@ class Tokens:
         return array("q", map(hash, zip(*shifted, strict=False)))
 
     @cached_property
+    def different_shingles(self) -> frozenset[int]:
+        """The shingles, each once."""
+        return frozenset(self.shingles)
+
+    def all_places(self, shingle: int) -> Iterator[int]:
+        """At which words a shingle begins."""
+        shingles, at = self.shingles, -1
+        for _ in range(shingles.count(shingle)):
+            at = shingles.index(shingle, at + 1)
+            yield at
+
+    @cached_property
     def places(self) -> dict[int, list[int]]:
         """Where each shingle begins; of one that repeats, the first ``MAX_PLACES`` words."""
         places: dict[int, list[int]] = {}
@@ -253,11 +266,17 @@ class Index:
         Each is maximal: it cannot be extended either way. They may overlap. ``least`` is at least
         ``SHINGLE_WORDS``. On hostile input the search stops early, with what it has found.
         """
-        if self._places.keys().isdisjoint(source.shingles):
+        places = self._places
+        both = places.keys() & source.different_shingles
+        if not both:
             return []
         ours, theirs = source.words, self.words.words
-        places = self._places
-        shared = [(at, shingle) for at, shingle in enumerate(source.shingles) if shingle in places]
+        if len(both) > _FEW:
+            shared = [
+                (at, shingle) for at, shingle in enumerate(source.shingles) if shingle in both
+            ]
+        else:
+            shared = sorted((at, shingle) for shingle in both for at in source.all_places(shingle))
         ends: dict[int, int] = {}  # by diagonal (source minus target): where its last run ended
         found: list[Run] = []
         candidates = compared = 0

@@ -95,7 +95,7 @@ class Trace:
         more = run.options
         run.slot = event.slot
         if event.slot is not None:
-            more["sl"] = r.b64(self._ties.tag("slot", event.slot))
+            more["sl"] = r.b64(self._ties.slot(event.slot))
         if event.model:
             more["mo"] = clean(event.model)
         if event.provider:

@@ -8,9 +8,11 @@ traces and sources first appear in the log, so a rebuilt index is equal row for 
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
+from typing import Any, Final
 
 from provkeep.model import records as r
+
+MAX_ASKED: Final = 500  # payloads asked for in one query
 
 
 def apply(conn: sqlite3.Connection, seq: int, body: dict[str, Any]) -> None:
@@ -78,7 +80,7 @@ def _trace(conn: sqlite3.Connection, seq: int, body: dict[str, Any]) -> None:
         _source(conn, source_tag, payload)
     reached = {p if p >= 0 else p0 - p - 1 for p in final}
     rows: dict[int, int] = {}
-    of: dict[int, int | None] = {}  # sources by payload: most that reached were met just before
+    of = _sources_of(conn, {d[0] for d in docs if d[1] is None} | reached)
     for payload, source_name, fingerprint in docs:
         if source_name is not None and fingerprint is not None:
             source = _source(conn, r.unb64(source_name), None)
@@ -86,13 +88,13 @@ def _trace(conn: sqlite3.Connection, seq: int, body: dict[str, Any]) -> None:
             conn.execute("INSERT OR IGNORE INTO doc VALUES(?,?)", (r.unb64(fingerprint), payload))
             of[payload] = source
         else:
-            found = of[payload] = _source_of(conn, payload)
+            found = of.get(payload)
             if found is None:
                 continue
             source = found
         rows[source] = 0
     for payload in reached:
-        found = of[payload] if payload in of else _source_of(conn, payload)
+        found = of.get(payload)
         if found is not None:
             rows[found] = 1
     conn.executemany(
@@ -105,9 +107,17 @@ def _trace(conn: sqlite3.Connection, seq: int, body: dict[str, Any]) -> None:
     )
 
 
-def _source_of(conn: sqlite3.Connection, payload: int) -> int | None:
-    row = conn.execute("SELECT source FROM payload WHERE id=?", (payload,)).fetchone()
-    return row[0] if row else None
+def _sources_of(conn: sqlite3.Connection, payloads: set[int]) -> dict[int, int | None]:
+    """The sources of the documents stored as these payloads."""
+    of: dict[int, int | None] = {}
+    wanted = sorted(payloads)
+    for at in range(0, len(wanted), MAX_ASKED):
+        some = wanted[at : at + MAX_ASKED]
+        marks = ",".join("?" * len(some))
+        of.update(
+            conn.execute(f"SELECT id, source FROM payload WHERE id IN ({marks})", some)  # noqa: S608  # marks only
+        )
+    return of
 
 
 def _source(conn: sqlite3.Connection, tag: bytes, payload: int | None) -> int:
