@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from langchain_core.documents import Document
 from langchain_core.output_parsers import StrOutputParser
@@ -163,6 +163,22 @@ _settings = settings(
 )
 
 
+# What a node writes down of a document it has just found stands also in a longer text of the state,
+# which another node made of that document and a second one.
+TWICE_EXCERPTED = Plan(
+    branches=(
+        Branch(found=("doc a",), kept=(), form="joined", says=None),
+        Branch(found=("doc a", "doc b"), kept=(0, 1), form="excerpt", says=None),
+        Branch(found=("doc a",), kept=(0,), form="excerpt", says=None),
+    ),
+    used=(2,),
+    says_it_asked=False,
+)
+TWICE_HALVED = replace(
+    TWICE_EXCERPTED, branches=tuple(replace(b, form="half") for b in TWICE_EXCERPTED.branches)
+)
+
+
 @given(plan=plans())
 @_settings
 def test_a_chain_names_what_is_in_its_prompt(story: Story, plan: Plan) -> None:
@@ -184,6 +200,8 @@ def test_plain_python_names_what_is_in_its_prompt(story: Story, plan: Plan) -> N
 
 
 @given(plan=plans())
+@example(plan=TWICE_EXCERPTED)
+@example(plan=TWICE_HALVED)
 @_settings
 def test_a_graph_names_what_is_in_its_prompt(story: Story, plan: Plan) -> None:
     as_graph(plan).invoke(QUESTION, config=story.config())

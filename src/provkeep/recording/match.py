@@ -23,6 +23,7 @@ LEAST_FREE: Final = 24  # characters not yet explained that are worth another lo
 FULL_PERMILLE: Final = 950
 PART_PERMILLE: Final = 200
 PART_CHARS: Final = 120
+NEAR_TIE: Final = 800  # permille of a handed text's part that what one's own steps returned needs
 TITLE_CHARS: Final = 8  # shorter metadata is not recognised
 ROPE_CHARS: Final = 64  # shorter runs are written out rather than referred to
 
@@ -31,7 +32,8 @@ _CUT: Final = "\n\nhere5a block1was7cut2out\n\n"  # words that no text has in th
 Spans = list[tuple[int, int, int, int]]  # target start, end, source start, end
 Piece = tuple[int, int, Artifact, int, int]  # target start, end, cause, its start, end
 Link = Callable[..., None]  # (cause, effect, basis, coverage, spans)
-_Claim = tuple[bool, int, str, Containment, Spans]  # all of it; characters here; the text
+Claim = tuple[bool, int, str, Containment, Spans]  # all of it; characters here; the text
+Excerpt = tuple[int, str, Spans]  # characters, text, spans
 _strength = itemgetter(0, 1)
 
 
@@ -104,9 +106,10 @@ class Match:
 
     def _long(self, texts: Iterable[str]) -> tuple[list[str], list[str]]:
         """Accept the longer texts that stand here; return the short ones and those that do not."""
-        claims: list[_Claim] = []
+        claims: list[Claim] = []
         short: list[str] = []
         rest: list[str] = []
+        handed: set[str] = set()  # of these, a part stands here
         for theirs in texts:
             if len(theirs) < MIN_TEXT:
                 short.append(theirs)
@@ -123,13 +126,24 @@ class Match:
             for theirs in others:
                 if (found := near.contained(theirs)) is None:
                     rest.append(theirs)
-                else:
-                    claims.append(_claim(theirs, found, near.places(found.spans)))
+                    continue
+                full, chars, _, _, spans = _claim(theirs, found, near.places(found.spans))
+                if not full:
+                    if self._is_own(theirs):
+                        chars = chars * 1000 // NEAR_TIE
+                    else:
+                        handed.add(theirs)
+                claims.append((full, chars, theirs, found, spans))
         if len(claims) > 1:
             claims.sort(key=_strength, reverse=True)
-        accepted: set[tuple[bool, tuple[tuple[int, int], ...]]] = set()
-        for full, _, theirs, found, spans in claims:
-            equal = (full, tuple([s[:2] for s in spans]))  # nothing tells these candidates apart
+        own = self._quoted([t for t in rest if self._is_own(t)]) if handed else []
+        accepted: set[tuple[bool, bool, tuple[tuple[int, int], ...]]] = set()
+        for full, chars, theirs, found, spans in claims:
+            if own and theirs in handed and _within(own, spans) * 1000 >= chars * NEAR_TIE:
+                self._take(own)
+                own = []
+            # Nothing tells candidates apart that are equal in this.
+            equal = (full, theirs in handed, tuple([s[:2] for s in spans]))
             if equal not in accepted:
                 if self._some and not self._adds(full, len(theirs), spans):
                     continue
@@ -141,6 +155,17 @@ class Match:
                     if end - start >= ROPE_CHARS:
                         self.pieces.append((start, end, cause, begin, stop))
         return short, rest
+
+    def _is_own(self, theirs: str) -> bool:
+        """Did a step inside the run that made the new text return this, rather than be handed it?
+
+        A text that was made of the same documents elsewhere holds the same parts, and more.
+        """
+        run = self._artifact.made_by
+        if run is None:
+            return False
+        makers = [cause.made_by for cause in self._seen[theirs]]
+        return any(m is not None and m is not run and m.inside(run) for m in makers)
 
     def _adds(self, full: bool, size: int, spans: Spans) -> bool:
         """Does it stand where no better match does?"""
@@ -172,18 +197,23 @@ class Match:
 
     def _excerpts(self, rest: list[str]) -> None:
         """Short excerpts of long texts, in what is not explained yet."""
-        found: list[tuple[int, str, Spans]] = []
-        near = self._near
+        self._take(self._quoted(rest))
+
+    def _quoted(self, rest: list[str]) -> list[Excerpt]:
+        found: list[Excerpt] = []
         for theirs in rest:
             spans = [
                 s
-                for s in near.places(near.quotations(theirs))
+                for s in self._near.places(self._near.quotations(theirs))
                 if 2 * self._free_in([s]) >= s[1] - s[0]
             ]
             chars = self._free_in(spans)
             if chars >= LEAST_FREE or (chars and 2 * chars >= len(self._text)):
                 found.append((chars, theirs, spans))
         found.sort(key=lambda f: f[0], reverse=True)
+        return found
+
+    def _take(self, found: list[Excerpt]) -> None:
         accepted: set[tuple[tuple[int, int], ...]] = set()
         for chars, theirs, spans in found:
             places = tuple([(s[0], s[1]) for s in spans])
@@ -257,9 +287,9 @@ def _mark(marks: bytearray, spans: Spans) -> None:
         marks[start:end] = b"\1" * (end - start)
 
 
-def _claim(theirs: str, found: Containment, spans: Spans) -> _Claim:
+def _claim(theirs: str, found: Containment, spans: Spans) -> Claim:
     full = found.coverage_permille >= FULL_PERMILLE
-    return full, sum([s[1] - s[0] for s in spans]), theirs, found, spans
+    return full, _chars(spans), theirs, found, spans
 
 
 def _metadata(artifact: Artifact) -> Iterator[str]:
@@ -270,6 +300,20 @@ def _metadata(artifact: Artifact) -> Iterator[str]:
         for value in metadata.values():
             if type(value) is str and len(value) >= TITLE_CHARS and not value.isalpha():
                 yield value
+
+
+def _chars(spans: Spans) -> int:
+    return sum([s[1] - s[0] for s in spans])
+
+
+def _within(found: list[Excerpt], spans: Spans) -> int:
+    """How many characters of these spans the excerpts explain."""
+    marks = bytearray(max([s[1] for s in spans]))
+    for _, _, theirs in found:
+        for start, end, *_ in theirs:
+            end = min(end, len(marks))
+            marks[start:end] = b"\1" * (end - start)
+    return sum([marks.count(1, s[0], s[1]) for s in spans])
 
 
 def spans_of(spans: Iterable[Any]) -> Spans:
