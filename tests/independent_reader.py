@@ -14,6 +14,7 @@ import json
 import sqlite3
 import sys
 from base64 import b64decode, urlsafe_b64decode, urlsafe_b64encode
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,12 @@ def checkpoint(note: str, vkey: str) -> tuple[int, bytes]:
 
 def verify(database: Path, pin: dict[str, Any]) -> list[str]:
     """What is wrong with a store; a pin names the key to believe (4.5, without the index)."""
+    with closing(connect(database)) as db:
+        return problems_of(db, pin)
+
+
+def problems_of(db: sqlite3.Connection, pin: dict[str, Any]) -> list[str]:
     problems: list[str] = []
-    db = connect(database)
     rows = db.execute("SELECT seq, body FROM record ORDER BY seq").fetchall()
     problems += [f"record {seq}" for seq, body in rows if not isinstance(body, bytes)]
     if problems:
@@ -161,7 +166,6 @@ def verify(database: Path, pin: dict[str, Any]) -> list[str]:
     tiles = {(level, i): h for level, i, h in db.execute("SELECT level, idx, hashes FROM tile")}
     if tiles != tiles_of(leaves):
         problems.append("tiles")
-    db.close()
     return problems
 
 
@@ -398,10 +402,10 @@ def main(database: str, folder: str) -> int:
     problems = verify(store, json.loads((keys / "pin.json").read_text()))
     print("\n".join(problems) or "verified")
     if not problems:
-        reader = Reader(store, json.loads((keys / "reader.json").read_text()))
-        for tid, trace in reader.traces.items():
-            value = reader.value(tid, trace.answer) if trace.answer >= 0 else None
-            print(tid, json.dumps(value))
+        with closing(Reader(store, json.loads((keys / "reader.json").read_text()))) as reader:
+            for tid, trace in reader.traces.items():
+                value = reader.value(tid, trace.answer) if trace.answer >= 0 else None
+                print(tid, json.dumps(value))
     return bool(problems)
 
 

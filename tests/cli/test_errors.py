@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
@@ -19,7 +20,7 @@ def one_line(text: str) -> bool:
 
 def broken_files(tmp_path):
     (tmp_path / "text.db").write_text("not a database\n" * 100)
-    with sqlite3.connect(tmp_path / "other.db") as other:
+    with closing(sqlite3.connect(tmp_path / "other.db")) as other:
         other.execute("CREATE TABLE t(x)")
     return ["missing.db", "text.db", "other.db"]
 

@@ -1,6 +1,8 @@
 """Where answers came from: on LlamaIndex's own engines, with models that say what they are told."""
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -290,8 +292,6 @@ def test_a_document_retrieved_again_costs_no_second_ciphertext(store: Store) -> 
             sizes.append(len(trail.graph().nodes))
     documents = [store.runs(t) for t in store.traces()]
     assert len(documents) == 3
-    import sqlite3
-
-    with sqlite3.connect(store.path) as db:
+    with closing(sqlite3.connect(store.path)) as db:
         [[count]] = db.execute("SELECT count(*) FROM doc").fetchall()
     assert count == 1

@@ -64,6 +64,7 @@ class Reader:
         self._store = SqliteStore(self.path, read_only=True)
         self._access = AccessLog(self.path, self._store.store_id)
         self._paths = Paths(self._store)
+        self._keys: KeyFile | None = None
         self._opener: Opener | None = None
         self._catalogue = Catalogue(self._store, self._open, self._announce)
 
@@ -82,6 +83,8 @@ class Reader:
         """Release the files; idempotent."""
         self._access.close()
         self._store.close()
+        if self._keys is not None:
+            self._keys.close()
 
     # -- which traces there are ------------------------------------------------------------------
 
@@ -485,9 +488,10 @@ class Reader:
 
     def _open(self) -> Opener:
         if self._opener is None:
-            keys = KeyFile(keys_path(self.path), read_only=True)
             ring = Keyring(load_reader_keys(self._store.store_id), self._store.store_id)
-            self._opener = Opener(self._store, keys, ring)
+            if self._keys is None:
+                self._keys = KeyFile(keys_path(self.path), read_only=True)
+            self._opener = Opener(self._store, self._keys, ring)
         return self._opener
 
     def _announce(self) -> None:

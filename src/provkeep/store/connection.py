@@ -101,9 +101,9 @@ def connect(path: Path, *, read_only: bool, busy_ms: int) -> sqlite3.Connection:
     conn = _connect(path, "mode=ro" if read_only else "mode=rwc", busy_ms)
     if read_only:
         try:
-            conn.execute("SELECT 1 FROM sqlite_schema").fetchone()
+            with closed_on_error(conn):
+                conn.execute("SELECT 1 FROM sqlite_schema").fetchone()
         except sqlite3.OperationalError as error:
-            conn.close()
             code = error.sqlite_errorcode & 0xFF
             log = path.with_name(path.name + "-wal")
             if code not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) or log.exists():
@@ -122,9 +122,20 @@ def _connect(path: Path, mode: str, busy_ms: int) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
-    conn.execute("PRAGMA trusted_schema = OFF")
-    conn.execute("PRAGMA temp_store = MEMORY")
+    with closed_on_error(conn):
+        conn.execute("PRAGMA trusted_schema = OFF")
+        conn.execute("PRAGMA temp_store = MEMORY")
     return conn
+
+
+@contextmanager
+def closed_on_error(conn: sqlite3.Connection) -> Iterator[None]:
+    """Close a new connection if what is done to it first fails: nobody else holds it yet."""
+    try:
+        yield
+    except BaseException:
+        conn.close()
+        raise
 
 
 def check_identity(conn: sqlite3.Connection, path: Path, application_id: int, version: int) -> int:
@@ -172,7 +183,7 @@ def _open(
     path: Path, application_id: int, migrations: dict[int, str], read_only: bool, busy_ms: int
 ) -> sqlite3.Connection:
     conn = connect(path, read_only=read_only, busy_ms=busy_ms)
-    try:
+    with closed_on_error(conn):
         if conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
             check_identity(conn, path, application_id, max(migrations))
         elif read_only:
@@ -184,9 +195,6 @@ def _open(
                 from sqlite_utils import Database  # see schema.expected_schema
 
                 schema.migrate(Database(conn), migrations, application_id)
-    except BaseException:
-        conn.close()
-        raise
     return conn
 
 

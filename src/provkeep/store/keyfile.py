@@ -13,7 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from provkeep.store import schema
-from provkeep.store.connection import PATIENT_MS, Link, Place, clear_errors, open_or_create
+from provkeep.store.connection import (
+    PATIENT_MS,
+    Link,
+    Place,
+    clear_errors,
+    closed_on_error,
+    open_or_create,
+)
 
 SUFFIX = "-keys"
 
@@ -54,8 +61,9 @@ class KeyFile:
             read_only=self._read_only,
             busy_ms=self._busy_ms,
         )
-        conn.execute("PRAGMA synchronous = FULL")
-        conn.execute("PRAGMA secure_delete = ON")
+        with closed_on_error(conn):
+            conn.execute("PRAGMA synchronous = FULL")
+            conn.execute("PRAGMA secure_delete = ON")
         return conn
 
     def check_in_place(self) -> None:

@@ -22,6 +22,7 @@ from provkeep.store.connection import (
     Link,
     Place,
     clear_errors,
+    closed_on_error,
     connect,
     create_private,
     open_or_create,
@@ -132,7 +133,8 @@ class SqliteStore:
             read_only=False,
             busy_ms=self._busy_ms,
         )
-        conn.execute("PRAGMA synchronous = NORMAL")
+        with closed_on_error(conn):
+            conn.execute("PRAGMA synchronous = NORMAL")
         self._full = False
         return conn
 
