@@ -3,7 +3,8 @@
 A secret stands in every field of a recorded RAG chain, an agent, streams and errors; then every
 byte of every file is searched, in every form text usually takes, while the recorder is open and its
 write-ahead log is full. Component names are in the clear by design (docs/THREATS.md): the names of
-runs, nodes, tools and models, of custom events, the types of errors, the reason a model stopped.
+runs, nodes, tools and models, of custom events, the types of errors; what a model or a server says
+where such a name is expected is not.
 """
 
 import base64
@@ -23,7 +24,14 @@ import pytest
 from langchain_core.callbacks import dispatch_custom_event
 from langchain_core.documents import Document
 from langchain_core.language_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolCall, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolCall,
+    ToolMessage,
+)
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
@@ -137,14 +145,21 @@ def agent(config: dict[str, Any]) -> None:
         args={"arguments": {secret("argument name"): secret("argument value")}},
         id=secret("tool call id"),
     )
-    asks = AIMessage(content=secret("thought"), tool_calls=[call])
-    says = AIMessage(content=f"so {secret('final answer')} it is")
+    made_up = ToolCall(name=secret("tool that is none"), args={}, id="made up")
+    asks = AIMessage(content=secret("thought"), tool_calls=[call, made_up])
+    says = AIMessage(
+        content=f"so {secret('final answer')} it is",
+        response_metadata={
+            "finish_reason": secret("finish reason"),
+            "model_name": f"I am {secret('model that answered')}",
+        },
+    )
     chat = model(asks, says)
 
     def step(state: dict[str, Any]) -> dict[str, Any]:
         messages = [SystemMessage(secret("system message")), HumanMessage(state["said"])]
         asked = chat.invoke(messages)
-        got = [look_up.invoke(each) for each in asked.tool_calls]
+        got = [look_up.invoke(asked.tool_calls[0])]
         dispatch_custom_event("progress", {secret("event key"): secret("event value")})
         return {secret("state key"): chat.invoke([*messages, asked, *got]).content}
 
@@ -165,6 +180,7 @@ def odd(config: dict[str, Any]) -> None:
         "path": Path(secret("path")),
         "number": 8_231_771_923_441_009,
         "long": f"{secret('long text')} " * 500,
+        "role": BaseMessage(content="", type=secret("role")),
         "messages": [ToolMessage(secret("tool message"), tool_call_id=secret("other call id"))],
     }
     RunnableLambda(lambda x: x, name="odd").invoke(value, config)
@@ -285,6 +301,7 @@ def test_private_keys_are_not_beside_the_database(recorded):
 
 def test_no_secret_is_in_a_repr(recorded):
     handler, folder, _, _ = recorded
+    handler.flush()
     recorder = handler._recorder
     writer = recorder._writer
     outbox = writer._outbox

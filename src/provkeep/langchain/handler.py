@@ -35,6 +35,7 @@ from provkeep.langchain.meaning import (
 from provkeep.langchain.snapshots import answered_by, model_result, register_all, usage_of
 from provkeep.model.events import NOTHING, Noted, RunEnded, RunFailed, RunStarted, TokensStreamed
 from provkeep.model.snapshot import snapshot
+from provkeep.model.tools import tool_names
 from provkeep.model.values import Memo
 from provkeep.recording.recorder import Recorder, Scope, recorder_for
 
@@ -184,6 +185,7 @@ class ProvenanceHandler(BaseCallbackHandler):
         call_id: str | None = None,
         model: str | None = None,
         provider: str | None = None,
+        tools: tuple[str, ...] = (),
     ) -> None:
         if self._recorder.knows(run_id.int):
             return  # another handler, or this one a second time, has said so
@@ -226,6 +228,7 @@ class ProvenanceHandler(BaseCallbackHandler):
                 model=model,
                 provider=provider,
                 session=session,
+                tools=tools,
                 call_id=call_id,
             ),
             self._scope,
@@ -407,6 +410,7 @@ class ProvenanceHandler(BaseCallbackHandler):
             more,
             model=asked if isinstance(asked, str) else None,
             provider=meta.get("ls_provider"),
+            tools=tool_names(params, kwargs.get("options")),
         )
 
     def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:

@@ -17,6 +17,7 @@ from provkeep.llamaindex.spans import Span
 from provkeep.llamaindex.usage import answered_by, template_text, usage_of
 from provkeep.model.events import NOTHING, Event, RunEnded, RunStarted, TokensStreamed
 from provkeep.model.snapshot import snapshot
+from provkeep.model.tools import tool_names
 from provkeep.model.values import Part
 from provkeep.recording.recorder import Recorder
 
@@ -90,9 +91,17 @@ class Models:
             attrs["asked"] = snapshot(asked, span.memo)
         if span.parent is not None and span.parent.agent is not None:
             attrs["agent"] = span.parent.agent
-        self.starts(span, given, attrs, model if model != "unknown" else None)
+        offered = tool_names(event.additional_kwargs, settings)
+        self.starts(span, given, attrs, model if model != "unknown" else None, offered)
 
-    def starts(self, span: Span, given: Any, attrs: dict[str, Any], model: Any = None) -> None:
+    def starts(
+        self,
+        span: Span,
+        given: Any,
+        attrs: dict[str, Any],
+        model: Any = None,
+        tools: tuple[str, ...] = (),
+    ) -> None:
         """The call itself begins."""
         span.started = True
         module = type(span.instance).__module__.split(".")
@@ -108,6 +117,7 @@ class Models:
                 attrs=attrs,
                 model=model if type(model) is str else None,
                 provider=provider,
+                tools=tools,
             ),
             span,
         )

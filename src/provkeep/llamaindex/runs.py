@@ -17,6 +17,7 @@ from provkeep.model.snapshot import snapshot
 from provkeep.recording.recorder import Recorder
 
 _EVENT_BASE: Final = frozenset({"timestamp", "id_", "span_id", "tags"})
+NO_SUCH_TOOL: Final = "unknown tool"
 _WRAPPER_DEPTH: Final = 12  # frames between us and the dispatcher's wrapper, at most
 
 
@@ -130,8 +131,9 @@ class Runs:
                 parent_id=span.rid,
                 at_ns=span.at_ns,
                 kind="tool",
-                name=str(output.tool_name),
+                name=NO_SUCH_TOOL,
                 inputs=snapshot(output.raw_input, span.memo),
+                attrs={"tool": str(output.tool_name)},  # the model's word, not a tool's name
                 call_id=span.call_id,
             ),
             span,

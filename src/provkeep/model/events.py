@@ -43,6 +43,7 @@ class RunStarted:
     model: str | None = None
     provider: str | None = None
     session: str | None = None
+    tools: tuple[str, ...] = ()  # names of those a model is offered
     call_id: str | None = None  # tool call id that this run answers
     thread_key: str | None = None  # names a resumable place: equal for an interrupt and its resume
 

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from provkeep.model import records as r
 from provkeep.model.values import Part, Typed, encode_json, encode_text
+from provkeep.recording.called import CalledTools
+from provkeep.recording.clear import clean, role_word
 from provkeep.recording.documents import Documents
 from provkeep.recording.edges import Explainer
 from provkeep.recording.joins import Joins
@@ -29,7 +31,7 @@ from provkeep.recording.parts import (
     part_key,
     text_value,
 )
-from provkeep.recording.sheet import Sheet, clean
+from provkeep.recording.sheet import Sheet
 from provkeep.recording.state import State
 from provkeep.recording.ties import Ties
 
@@ -47,6 +49,7 @@ class Intake:
         session = head.get("session", "")
         self._by_key: dict[Any, list[Artifact]] = {}
         self._by_shape: dict[tuple[str, ...], list[Artifact]] = {}
+        self.called = CalledTools(sheet)
         self._edges = Explainer(sheet.entries.append, self._wake)
         self.lists = Lists(sheet, ties, session, self._by_key, self._edges)
         self.documents = Documents(sheet, ties)
@@ -274,7 +277,7 @@ class Intake:
         if part.kind == "error":
             extra["ty"] = clean(part.type_name)
         elif part.kind == "tool_call":
-            extra["ty"] = clean(part.fields.get("name"))
+            self.called.name(artifact, part.fields.get("name"), extra)
             self.joins.calls[str(part.fields.get("id"))] = artifact
         compartment = "tool" if part.kind in ("tool_call", "tool_result") else "output"
         self._sheet.write(artifact, compartment, encode_json(part.fields), extra)
@@ -291,7 +294,7 @@ class Intake:
         content = text_value(part)
         same = nearest(found, run, content, out=out) if found else []
         pieces = self._explain(artifact, out, found, same, shown)
-        extra: dict[str, Any] = {"ty": clean(role)}
+        extra: dict[str, Any] = {"ty": role_word(role)}
         calls = [
             self._part(Part("tool_call", "tool_call", call), run, out)
             for call in fields.get("tool_calls") or ()

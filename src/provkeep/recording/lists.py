@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from provkeep.model.records import GIVES, TAKES
 from provkeep.model.values import Part
+from provkeep.recording.clear import clean, role_word
 from provkeep.recording.edges import Explainer
 from provkeep.recording.parts import Artifact, Run, item_key, message_text, nearest, part_key
-from provkeep.recording.sheet import Sheet, clean
+from provkeep.recording.sheet import Sheet
 from provkeep.recording.ties import Items, Ties
 
 SHARE_RUN: Final = 3  # list members in a row that are worth a reference to an earlier list
@@ -179,7 +180,7 @@ class Lists:
             return
         self._sheet.number(item)
         role = str(item.value.fields.get("type"))
-        extra = {"ty": clean(role), "b": [item.origin.number, item.place]}
+        extra = {"ty": role_word(role), "b": [item.origin.number, item.place]}
         self._sheet.write(item, message_compartment(role), None, extra)
 
     def give(self, last: Run | None) -> None:

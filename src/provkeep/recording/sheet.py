@@ -8,14 +8,7 @@ from provkeep.model import records as r
 from provkeep.recording.parts import Artifact, Run
 from provkeep.sealing.sealer import Payload
 
-MAX_NAME: Final = 200  # characters of a component's name kept in the clear
 SHARED_PAYLOAD: Final = 512  # bytes up to which equal skeletons of a trace share a payload
-
-
-def clean(name: object) -> str:
-    """A component's name as it may stand in the clear."""
-    text = str(name)[:MAX_NAME]
-    return text.encode("utf-8", "replace").decode()
 
 
 class Sheet:

@@ -12,10 +12,11 @@ from typing import Any, Final
 from provkeep.model import events as ev
 from provkeep.model import records as r
 from provkeep.model.values import encode_json
+from provkeep.recording.clear import clean, finish_word, is_model_name
 from provkeep.recording.edges import upstream
 from provkeep.recording.intake import Intake
 from provkeep.recording.parts import Artifact, Run
-from provkeep.recording.sheet import Sheet, clean
+from provkeep.recording.sheet import Sheet
 from provkeep.recording.ties import Ties
 from provkeep.sealing.sealer import DataKey, Payload
 
@@ -100,6 +101,10 @@ class Trace:
             more["mo"] = clean(event.model)
         if event.provider:
             more["pr"] = clean(event.provider)
+        if event.tools:
+            self._intake.called.offered(event.tools)
+        if event.kind == "tool":
+            self._intake.called.offered((event.name,))
         if event.parent_id is not None and parent is None:
             more["dp"] = r.b64(event.parent_id.to_bytes(16, "big"))
         if event.inputs is not ev.NOTHING:
@@ -160,12 +165,20 @@ class Trace:
             return
         self._late_inputs(run, event.inputs)
         more = self._end(run, event, "ok")
+        exact: dict[str, Any] = {}
         if event.usage is not None:
             more["tk"] = [-1 if n is None else n for n in event.usage]
         if event.finish:
-            more["fr"] = clean(event.finish)
+            more["fr"] = finish_word(event.finish)
+            if more["fr"] != event.finish:
+                exact["finish_reason"] = event.finish
         if event.model:
-            more["mo"] = clean(event.model)
+            if is_model_name(event.model):
+                more["mo"] = event.model
+            else:
+                exact["answered_by"] = event.model
+        if exact:
+            self._keep_attrs(run, exact)
 
     def _failed(self, event: ev.RunFailed) -> None:
         run = self._run_of(event, "unknown")
