@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackHandler
@@ -33,14 +33,24 @@ from provkeep.langchain.meaning import (
     status_of,
 )
 from provkeep.langchain.snapshots import answered_by, model_result, register_all, usage_of
-from provkeep.model.events import NOTHING, Noted, RunEnded, RunFailed, RunStarted, TokensStreamed
+from provkeep.model.events import (
+    NOTHING,
+    Noted,
+    RunEnded,
+    RunFailed,
+    RunId,
+    RunStarted,
+    TokensStreamed,
+)
 from provkeep.model.snapshot import snapshot
 from provkeep.model.tools import tool_names
 from provkeep.model.values import Memo
+from provkeep.recording.ambient import outer_run, register
 from provkeep.recording.recorder import Recorder, Scope, recorder_for
 
 register_all()
 
+FRAMEWORK: Final = "langchain"  # by which other adapters know whom they ask
 _F = TypeVar("_F", bound=Callable[..., Any])
 _SESSION_KEYS = ("thread_id", "session_id", "conversation_id")
 _CHAIN_KINDS = {"prompt": "prompt", "parser": "parser", "llm": "model"}
@@ -215,10 +225,14 @@ class ProvenanceHandler(BaseCallbackHandler):
                     slot = tag[8:]
                 elif tag[:14] == "retry:attempt:":
                     retry = tag[14:]
+        parent = None if parent_run_id is None else parent_run_id.int
+        outer = outer_run(FRAMEWORK, self._recorder)
+        if outer is not None and (parent is None or self._between(outer, parent)):
+            parent = outer
         self._record(
             RunStarted(
                 run_id=run_id.int,
-                parent_id=None if parent_run_id is None else parent_run_id.int,
+                parent_id=parent,
                 at_ns=now,
                 kind=kind,
                 name=name,
@@ -233,8 +247,16 @@ class ProvenanceHandler(BaseCallbackHandler):
             ),
             self._scope,
         )
+        if outer is not None:
+            self._memo(run_id)["outer", run_id.int] = (outer, None)
         if retry is not None:
             self._record(Noted(run_id=run_id.int, at_ns=now, name="retry", data=retry), self._scope)
+
+    def _between(self, outer: RunId, parent: RunId) -> bool:
+        """Has another framework's run begun inside ``parent``, and called what begins now?"""
+        held = self._recorder.memo(parent).get(("outer", parent))
+        known = None if held is None else held[0]
+        return outer != known and self._recorder.together(outer, parent)
 
     def _fallback_around(self, parent: UUID | None) -> UUID | None:
         """The fallback that runs this, which LangChain puts beside it instead (langchain#36072)."""
@@ -555,6 +577,15 @@ class ProvenanceHandler(BaseCallbackHandler):
     def on_resume(self, event: Any) -> None:
         """A graph goes on where it stopped."""
         self._graph_event("resume", event)
+
+
+def _current_run(recorder: Recorder) -> RunId | None:
+    """The open LangChain run that the caller's code is part of, as ``recorder`` knows it."""
+    found = running_inside()
+    return found.int if found is not None and recorder.knows(found.int) else None
+
+
+register(FRAMEWORK, _current_run)
 
 
 def _given(late: Any, memo: Memo) -> Any:

@@ -16,8 +16,9 @@ from llama_index.core.callbacks.schema import CBEventType
 from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.span import active_span_id
 
-from provkeep.llamaindex.listener import Listener
+from provkeep.llamaindex.listener import FRAMEWORK, Listener
 from provkeep.model.events import RunId
+from provkeep.recording import ambient
 from provkeep.recording.recorder import Recorder, Scope, recorder_for
 
 ENVIRONMENT: Final = "PROVKEEP_LLAMAINDEX"  # path of the database; read when this is imported
@@ -160,7 +161,10 @@ def current_run(recorder: Recorder) -> RunId | None:
     span = held[0].open_spans.get(active) if held is not None and active is not None else None
     while span is not None and not span.started:  # a model call whose prompt is still to come
         span = span.parent
-    return None if span is None else span.rid
+    return span.rid if span is not None and recorder.knows(span.rid) else None
+
+
+ambient.register(FRAMEWORK, current_run)
 
 
 class ProvenanceHandler(BaseCallbackHandler):

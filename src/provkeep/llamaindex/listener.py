@@ -14,7 +14,6 @@ from inspect import BoundArguments
 from typing import Any, Final
 
 from provkeep.llamaindex import scopes
-from provkeep.llamaindex.ambient import outer_run
 from provkeep.llamaindex.models import Models, remember, text_of
 from provkeep.llamaindex.runs import Runs
 from provkeep.llamaindex.snapshots import (
@@ -33,12 +32,14 @@ from provkeep.llamaindex.spans import (
 )
 from provkeep.llamaindex.streams import Streams, stream_in
 from provkeep.llamaindex.talks import Talks
-from provkeep.model.events import NOTHING
+from provkeep.model.events import NOTHING, RunId
 from provkeep.model.snapshot import snapshot
+from provkeep.recording.ambient import outer_run
 from provkeep.recording.recorder import Recorder, Scope
 
 register_all()
 
+FRAMEWORK: Final = "llamaindex"  # by which other adapters know whom they ask
 MAX_OPEN: Final = 50_000  # spans that began and never ended; the oldest is forgotten
 _UUID: Final = 37  # "-" and a UUID at the end of a span's id
 _SILENT: Final = frozenset(  # events that repeat what spans say, or summarise it
@@ -184,25 +185,29 @@ class Listener:
     ) -> None:
         spans = self.open_spans
         parent = spans.get(parent_id) if parent_id is not None else None
+        outer = outer_run(FRAMEWORK, self.recorder)
         streams = self._streams
         if streams.gone:
             self._settle()
         if streams:
             reader = streams.owner()
             if reader is not None and (parent is None or not parent.below(reader)):
-                parent = reader
+                parent, outer = reader, reader.outer
         label = id_[:-_UUID]
         method = label.rpartition(".")[2]
         role = "step" if instance is None else role_of(type(instance))
+        between = parent is not None and self._between(outer, parent)
         if parent is not None:
-            if method in PLUMBING or hands_on(parent, instance, role, method):
+            if method in PLUMBING or (not between and hands_on(parent, instance, role, method)):
                 spans[id_] = parent
                 parent.ids.append(id_)
                 return
         elif method in PLUMBING:
             return
         span = Span(id_, run_id(id_), parent, instance, role, method)
-        span.at_ns = time.time_ns()
+        span.at_ns, span.outer = time.time_ns(), outer
+        if between:
+            span.parent_rid = outer
         span.kind = kind = kind_of(role, method)
         if parent is None:
             self._begin_trace(span, parent_id)
@@ -227,6 +232,14 @@ class Listener:
         if kind != "model" and not span.hidden:
             self._runs.starts(span, bound, tags)
 
+    def _between(self, outer: RunId | None, parent: Span) -> bool:
+        """Has another framework's run begun inside ``parent``, and called what begins now?"""
+        return (
+            outer is not None
+            and outer != parent.outer
+            and self.recorder.together(outer, parent.root.rid)
+        )
+
     def _begin_trace(self, span: Span, parent_id: str | None) -> None:
         scope = self.scope
         inner = scopes.current()
@@ -234,7 +247,7 @@ class Listener:
         if span.role == "chat" and "session" not in names:
             names = {**names, "session": self._talks.of(span.instance).session}
         span.scope = scope if names is scope.names else Scope(scope.durability, names)
-        span.parent_rid = outer_run(self.recorder)
+        span.parent_rid = span.outer
         if span.parent_rid is None and parent_id is not None:
             span.parent_rid = run_id(parent_id)
 
@@ -368,6 +381,7 @@ class Listener:
         if span is None:
             if span_id is None:
                 span = Span(name, uuid.uuid4().int, None, None, "event", name)
+                span.outer = outer_run(FRAMEWORK, self.recorder)
                 self._begin_trace(span, None)
                 self._runs.alone(span, event, name)
             return

@@ -111,6 +111,7 @@ class Span:
         "method",
         "model",
         "name",
+        "outer",
         "parent",
         "parent_rid",
         "partial",
@@ -136,6 +137,7 @@ class Span:
         self.role, self.method = role, method
         self.parent_rid: int | None = None if parent is None else parent.rid
         self.root: Span = self if parent is None else parent.root
+        self.outer: int | None = None  # the run of another framework that was current as it began
         self.at_ns = 0
         self.name = self.kind = ""
         self.memo: Memo = {}

@@ -189,6 +189,11 @@ class Recorder:
         """Is this run open?"""
         return rid in self._runs
 
+    def together(self, one: int, other: int) -> bool:
+        """Are both runs open, and in the same trace?"""
+        trace = self._runs.get(one)
+        return trace is not None and trace is self._runs.get(other)
+
     def evict(self, buffer: Buffer) -> None:
         """Forget the runs of a trace that was closed for them."""
         for rid in list(buffer.trace.runs):
