@@ -7,10 +7,19 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 
 from provkeep.demo.app import PROMPTED, keep_best, manual_agent, manual_chain, manual_tools
 from provkeep.demo.corpus import pages, passages
+from provkeep.demo.engine import FOUND, ExtractiveLLM, manual_engine
 from provkeep.demo.model import NOTHING_FOUND, ExtractiveChatModel, sentences
 from provkeep.demo.search import Index, KeywordRetriever, best, words
 
 WORDS = sorted({word for text in pages().values() for word in words(text)})
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return manual_engine()
+
+
+NO_NODES = "Empty Response"  # what LlamaIndex answers when nothing was retrieved
 ALL = {s for text in pages().values() for s in sentences(text)}
 
 
@@ -21,6 +30,25 @@ def test_an_answer_is_made_of_sentences_of_the_manual(asked):
     for sentence in sorted(ALL, key=len, reverse=True):
         left = left.replace(sentence, "")
     assert left.strip() in ("", NOTHING_FOUND)
+
+
+@given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=6))
+def test_an_answer_of_the_query_engine_is_made_of_sentences_of_the_manual(engine, asked):
+    left = str(engine.query(" ".join(asked)))
+    for sentence in sorted(ALL, key=len, reverse=True):
+        left = left.replace(sentence, "")
+    assert left.strip() in ("", NOTHING_FOUND, NO_NODES)
+
+
+def test_the_query_engine_finds_sections_of_pages_and_streams_the_same_answer(engine):
+    found = engine.query("What is the pin?").source_nodes
+    assert found[0].metadata["file_path"] == "manual/verifying.md"
+    assert len(found) == FOUND
+    whole, streamed = ExtractiveLLM().complete, ExtractiveLLM().stream_complete
+    prompt = "The pin is kept elsewhere.\n\nQuestion: pin?"
+    assert [c.text for c in streamed(prompt)][-1] == whole(prompt).text
+    assert whole(prompt).text == "The pin is kept elsewhere."
+    assert whole("nothing of the kind").text == NOTHING_FOUND
 
 
 def test_what_the_passages_do_not_say_is_not_answered():

@@ -51,6 +51,8 @@ def test_the_demo_tells_the_whole_story_offline(tmp_path):
         "◉ OUTPUT",  # the ledger
         "5 passages were retrieved, 3 reached the model",
         "search_manual",  # the agent's tool
+        "5. LLAMAINDEX  asked:",
+        "reached, in both frameworks: IngestionPipeline.run, RetrieverQueryEngine.query",
         "provkeep demo",  # the access and its purpose
         "verified",
         "FAILED",
@@ -75,7 +77,13 @@ def test_what_the_demo_leaves_can_be_asked(tmp_path, monkeypatch):
         assert text not in Path(told["document"]).read_text("utf-8")
     monkeypatch.setenv("PROVKEEP_HOME", told["home"])
     with provkeep.open(told["database"]) as trail:
-        assert [t.name for t in trail.runs()] == ["ManualChain", "ManualAgent"]
+        assert [t.name for t in trail.runs()] == [
+            "ManualChain",
+            "ManualAgent",
+            "RetrieverQueryEngine.query",
+            "IngestionPipeline.run",
+        ]
+        assert any(s.quotations for s in trail.sources(trail.runs()[2]))
         assert {s.name for s in trail.sources()} >= {"manual/verifying.md", "manual/keys.md"}
         agent = trail.sources(trail.runs()[1])
         assert any(s.quotations for s in agent)

@@ -29,10 +29,11 @@ from provkeep.cli.pages import command
 def demo(folder: Path | None, keep: bool, look: bool, as_json: bool) -> int:
     """Record, ask, draw, verify, tamper, catch it: all of provkeep once, in a few seconds.
 
-    A LangChain retrieval chain and a tool-calling agent answer questions over provkeep's own
-    manual. No network and no language model: ExtractiveChatModel copies the sentences that fit
-    best. The database, the keys of the demo, lineage.json and lineage.svg stay in one folder,
-    which is named at the end; nothing is put into your configuration.
+    A LangChain retrieval chain, a tool-calling agent and a LlamaIndex query engine answer
+    questions over provkeep's own manual. No network and no language model: ExtractiveChatModel
+    copies the sentences that fit best. The database, the keys of the demo, lineage.json and
+    lineage.svg stay in one folder, which is named at the end; nothing is put into your
+    configuration.
     """
     from provkeep.demo import run_demo
 

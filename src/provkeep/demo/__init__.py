@@ -1,4 +1,4 @@
-"""``provkeep demo``: a retrieval chain and an agent over the manual, recorded, asked and forged."""
+"""``provkeep demo``: programs of both frameworks over the manual, recorded, asked and forged."""
 
 from provkeep.demo.story import DemoResult, run_demo
 

@@ -19,10 +19,12 @@ from typing import Any, Final
 
 from provkeep.demo.app import manual_agent, manual_chain
 from provkeep.demo.corpus import pages, passages
+from provkeep.demo.engine import manual_engine
 from provkeep.demo.forgery import forge
 from provkeep.display.rows import in_order
 from provkeep.display.tables import table
 from provkeep.langchain import ProvenanceHandler
+from provkeep.llamaindex import instrument
 from provkeep.reading.answers import clock
 from provkeep.reading.verify import Report
 from provkeep.sealing.home import HOME_VARIABLE
@@ -31,6 +33,7 @@ from provkeep.trail import open as open_trail
 
 QUESTION: Final = "What happens when a byte is changed, and who can read the database?"
 ERRAND: Final = "What does verify compare, and how long is that page?"
+LOOKUP: Final = "What does the pin make visible, and where is it?"
 ACTOR: Final = "demo@example.com"
 PURPOSE: Final = "provkeep demo"
 QUOTES_SHOWN: Final = 4
@@ -79,10 +82,11 @@ def run_demo(
     document, picture = where / "lineage.json", where / "lineage.svg"
     try:
         with _home(home):
-            answer, errand = _record(database, say)
+            answer, errand, lookup = _record(database, say)
             with open_trail(database) as trail:
                 lineage = _trace_back(trail, answer, say, width)
                 _ask_agent(trail, errand, say, width)
+                _ask_index(trail, lookup, say, width)
                 _hand_on(lineage, document, picture, say)
                 _who_read(trail, say, width)
             verified, findings = _prove(database, lineage, where / "forged", say)
@@ -132,17 +136,20 @@ def _home(path: Path) -> Iterator[None]:
             os.environ[HOME_VARIABLE] = before
 
 
-def _record(database: Path, say: Say) -> tuple[str, str]:
+def _record(database: Path, say: Say) -> tuple[str, str, str]:
     say(
-        f"1. RECORD  a LangChain retrieval chain and a tool-calling agent over provkeep's manual\n"
+        "1. RECORD  a LangChain chain and agent, and a LlamaIndex query engine, over provkeep's"
+        " manual\n"
         f"   {len(pages())} pages in {len(passages())} passages. No language model:"
         " ExtractiveChatModel copies the sentences that fit best.\n"
     )
+    with instrument(database, actor=ACTOR, application=PURPOSE):
+        lookup = str(manual_engine().query(LOOKUP))
     with ProvenanceHandler(database, actor=ACTOR, application=PURPOSE) as handler:
         errand = manual_agent().invoke(ERRAND, config={"callbacks": [handler]})
         answer = manual_chain().invoke(QUESTION, config={"callbacks": [handler]})
     say(f"   asked:    {QUESTION}\n   answered: {_wrapped(answer, '             ')}\n")
-    return answer, errand
+    return answer, errand, lookup
 
 
 def _trace_back(trail: Trail, answer: str, say: Say, width: int) -> Lineage:
@@ -180,18 +187,30 @@ def _ask_agent(trail: Trail, errand: str, say: Say, width: int) -> None:
     say(f"\n   sources: {', '.join(s.name for s in trail.sources(agent))}\n")
 
 
+def _ask_index(trail: Trail, lookup: str, say: Say, width: int) -> None:
+    query = next(t for t in trail.runs() if t.name == "RetrieverQueryEngine.query")
+    say(f"5. LLAMAINDEX  asked:    {LOOKUP}")
+    say(f"               answered: {_wrapped(lookup, '                         ')}\n")
+    sources = trail.sources(query)
+    rows = [[s.name, s.basis, len(s.quotations)] for s in sources]
+    say(_indented(table(["SOURCE", "BASIS", "QUOTATIONS"], rows, width=width - 3)))
+    page = sources[0].name
+    reached = ", ".join(t.name for t in trail.impact(page).reached)
+    say(f"\n   {page} reached, in both frameworks: {reached}\n")
+
+
 def _hand_on(lineage: Lineage, document: Path, picture: Path, say: Say) -> None:
     lineage.to_json(document)
     lineage.to_svg(picture)
     nodes, links = len(lineage.graph.nodes), len(lineage.graph.edges)
     say(
-        f"5. HAND ON  {document.name}: {nodes} nodes, {links} links, no texts;"
+        f"6. HAND ON  {document.name}: {nodes} nodes, {links} links, no texts;"
         f" {picture.name}: the same as a picture\n"
     )
 
 
 def _who_read(trail: Trail, say: Say, width: int) -> None:
-    say("6. WHO READ  each reading was committed to the log before anything was opened\n")
+    say("7. WHO READ  each reading was committed to the log before anything was opened\n")
     rows = [[clock(a.at_us), a.actor, a.purpose, a.what] for a in trail.accesses()]
     say(_indented(table(["AT (UTC)", "READER", "PURPOSE", "OPENED"], rows, width=width - 3)) + "\n")
 
@@ -199,7 +218,7 @@ def _who_read(trail: Trail, say: Say, width: int) -> None:
 def _prove(
     database: Path, lineage: Lineage, folder: Path, say: Say
 ) -> tuple[bool, tuple[str, ...]]:
-    say("7. VERIFY  is the record still what was written?\n")
+    say("8. VERIFY  is the record still what was written?\n")
     with open_trail(database) as trail:
         report = trail.verify()
     say(_report(report) + "\n")
@@ -207,7 +226,7 @@ def _prove(
     document = lineage.graph.nodes[quoted.quotations[0].document]
     forged = forge(database, document, folder)
     say(
-        f"8. FORGE  in a copy, change one byte of the sealed document {document.label}:"
+        f"9. FORGE  in a copy, change one byte of the sealed document {document.label}:"
         f" 0x{forged.before:02x} to 0x{forged.after:02x} at offset {forged.offset}\n"
     )
     with open_trail(forged.path) as trail:
