@@ -70,7 +70,7 @@ class Measured:
     events_per_s: dict[str, float] = field(default_factory=dict)
 
 
-def _writer_seconds() -> float:
+def writer_seconds() -> float:
     """CPU that provkeep's writer threads have used; 0 where the platform does not tell."""
     used = 0.0
     for thread in threading.enumerate():
@@ -86,7 +86,7 @@ def _run(workload: Workload, handler: BaseCallbackHandler | None, calls: int) ->
     """Make ``calls`` calls; wall ends with the last return, CPU when everything is stored."""
     handlers = [] if handler is None else [handler]
     flush = getattr(handler, "flush", None)
-    writer = _writer_seconds() if flush else 0.0
+    writer = writer_seconds() if flush else 0.0
     process, caller, wall = time.process_time(), time.thread_time(), time.perf_counter()
     for _ in range(calls):
         workload.call(handlers)
@@ -94,7 +94,7 @@ def _run(workload: Workload, handler: BaseCallbackHandler | None, calls: int) ->
     caller = time.thread_time() - caller
     if flush:
         flush()
-        writer = _writer_seconds() - writer
+        writer = writer_seconds() - writer
     return Clocks(caller, time.process_time() - process, writer, wall)
 
 

@@ -15,7 +15,10 @@ from statistics import quantiles
 from typing import Final
 
 HOME: Final = "PROVKEEP_HOME"
-PACKAGES: Final = ("provkeep", "langchain-core", "langchain", "langgraph", "cryptography", "orjson")
+PACKAGES: Final = (
+    *("provkeep", "langchain-core", "langchain", "langgraph"),
+    *("llama-index-core", "llama-index-workflows", "cryptography", "orjson"),
+)
 
 
 @contextmanager

@@ -9,12 +9,13 @@ import time
 
 import growth
 import imports
+import queries
 import record
 
 
 def main() -> int:
     """Run them all; what one raises ends this."""
-    for module in (record, growth, imports):
+    for module in (record, queries, growth, imports):
         began = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()) as said:
             code = module.main(["--quick"])

@@ -132,14 +132,19 @@ class Shelf(BaseRetriever):
 @lru_cache(maxsize=4 * DOCUMENTS)
 def _document(number: int, edition: int) -> Document:
     """Prose of common words that hardly repeats itself, and one sentence that the answer quotes."""
+    source = f"terms-{edition}-{number}.txt"
+    return Document(page_content=prose(number, edition), metadata={"source": source})
+
+
+def prose(number: int, edition: int) -> str:
+    """The text of one document of an edition, 1 KB."""
     vocabulary = _PROSE.split()
     chance = Random(f"{edition}/{number}")
     text = f"Branch {number} takes goods back within {number + 3} days of purchase. "
     while len(text) < DOCUMENT_CHARS:
         words = [chance.choice(vocabulary) for _ in range(chance.randint(7, 15))]
         text += " ".join(words).capitalize() + ". "
-    source = f"terms-{edition}-{number}.txt"
-    return Document(page_content=text[:DOCUMENT_CHARS], metadata={"source": source})
+    return text[:DOCUMENT_CHARS]
 
 
 def _join(documents: list[Document]) -> str:
