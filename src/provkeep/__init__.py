@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING, Any
 from provkeep.errors import ProvkeepError
 
 if TYPE_CHECKING:
-    from provkeep.trail import Lineage, Trail, load_export, open
+    from provkeep.trail import Lineage, Trail, load_export, open, verify_bundle
 
 __version__ = "0.1.0"
-__all__ = ["Lineage", "ProvkeepError", "Trail", "__version__", "load_export", "open"]
+__all__ = [
+    "Lineage",
+    "ProvkeepError",
+    "Trail",
+    "__version__",
+    "load_export",
+    "open",
+    "verify_bundle",
+]
 
-_LAZY = frozenset({"Lineage", "Trail", "load_export", "open"})
+_LAZY = frozenset({"Lineage", "Trail", "load_export", "open", "verify_bundle"})
 
 
 def __getattr__(name: str) -> Any:

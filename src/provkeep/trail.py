@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,19 @@ from provkeep.display.ledger import ledger_svg
 from provkeep.display.mermaid import to_mermaid
 from provkeep.display.notebook import mimebundle
 from provkeep.display.text import ledger_text
+from provkeep.export import bundle as bundles
 from provkeep.export import json as export
 from provkeep.export.frames import to_networkx, to_pandas
+from provkeep.export.outcome import BundleReport
 from provkeep.export.prov import to_prov_json
+from provkeep.export.verdict import require, verify_bundle
+from provkeep.model.records import COMPARTMENTS
 from provkeep.reading import lineage as reading
+from provkeep.reading.evidence import Evidence
 from provkeep.reading.reader import Reader
+from provkeep.tlog.pin import Pin
+
+__all__ = ["BundleReport", "Lineage", "Trail", "load_export", "open", "verify_bundle"]
 
 
 class Lineage(reading.Lineage):
@@ -98,6 +106,45 @@ class Trail(Reader):
             values = self.values(ids, purpose=purpose, progress=progress)
         assert isinstance(found, Lineage)  # noqa: S101  # lineage_type
         return found.to_json(path, payloads=values)
+
+    def bundle(
+        self,
+        path: str | os.PathLike[str],
+        of: Any = None,
+        *,
+        reveal: Iterable[str] | str = (),
+        pin: Pin | str | os.PathLike[str] | None = None,
+        purpose: str | None = None,
+    ) -> Evidence:
+        """Write an evidence bundle: a lineage that a stranger can verify with one public key.
+
+        Args:
+            path: the file; written whole or not at all, mode 0600.
+            of: as for ``lineage``.
+            reveal: compartments whose texts are disclosed, or ``"all"``; by default none is. The
+                access is recorded, committed and signed first, and its record is in the bundle.
+            pin: an earlier state of the log, or its file, from which the bundle shall show that
+                nothing was changed; the one in your configuration is shown in any case.
+            purpose: why the texts are disclosed; stands sealed in the access record.
+
+        Returns:
+            What was written; ``unopened`` names payloads that could not be revealed.
+
+        Raises:
+            UnknownIdError, AmbiguousIdError: nothing, or several things, have this id.
+            UnknownKeyError: this reader holds no key of a compartment.
+            AccessNotRecordedError: the access could not be committed; nothing was opened.
+            ExportError: the records do not verify; nothing was written.
+        """
+        wanted = [reveal] if isinstance(reveal, str) else list(reveal)
+        pin = Path(pin) if isinstance(pin, str | os.PathLike) else pin
+        found = self.evidence(
+            of, reveal=COMPARTMENTS if "all" in wanted else wanted, pin=pin, purpose=purpose
+        )
+        document = bundles.to_document(found)
+        require(document, key=self.log_key(), pin=pin)
+        bundles.write(path, document)
+        return found
 
 
 def open(path: str | os.PathLike[str], *, actor: str | None = None) -> Trail:

@@ -6,6 +6,7 @@ from typing import Final
 
 import click
 
+from provkeep.cli.bundle import bundle, verify_bundle
 from provkeep.cli.demonstrate import demo
 from provkeep.cli.export import export
 from provkeep.cli.keeping import init, verify
@@ -24,4 +25,6 @@ COMMANDS: Final[tuple[click.Command, ...]] = (
     accesses,
     export,
     verify,
+    bundle,
+    verify_bundle,
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
@@ -241,8 +242,7 @@ def _known(fields: Mapping[str, Any], keys: Any, where: str) -> None:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     out = dict(pairs)
     if len(out) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for n, key in enumerate(keys) if key in keys[:n])
+        twice = next(key for key, n in Counter(key for key, _ in pairs).items() if n > 1)
         _fail(f"the key {short(twice)} stands twice in one object", "")
     return out
 

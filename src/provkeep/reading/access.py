@@ -106,6 +106,18 @@ class AccessLog:
             raise AccessNotRecordedError(str(error)) from error
         return records[0].seq
 
+    def sign(self) -> None:
+        """Sign the log as it is now, with the accesses that were recorded.
+
+        Raises:
+            KeyFileError: the log's key is not on this machine. StoreError: the store refused.
+        """
+        config = self.config()
+        if self._log is None:
+            self._open(config)
+        assert self._log is not None  # noqa: S101  # just opened
+        self._log.checkpoint(LogKey.from_seed(config.origin, config.log_seed))
+
     def _open(self, config: RecorderConfig) -> None:
         """Open both files for writing; reading makes no file that is not there."""
         keys_at = keys_path(self._path)

@@ -21,13 +21,15 @@ from provkeep.errors import (
     KeyFileError,
     PinError,
     UnknownIdError,
+    UnknownKeyError,
 )
 from provkeep.model import records as r
 from provkeep.model.graph import Graph, Node
 from provkeep.reading import verify as verification
-from provkeep.reading.access import AccessLog
+from provkeep.reading.access import LISTED, AccessLog
 from provkeep.reading.answers import Access, Difference, Impact, TraceSummary
 from provkeep.reading.catalogue import Catalogue
+from provkeep.reading.evidence import Case, Evidence
 from provkeep.reading.lineage import Lineage, Source
 from provkeep.reading.lookup import find_trace, newest_trace, query_in
 from provkeep.reading.paths import Paths
@@ -509,6 +511,75 @@ class Reader:
         return {**named, **self._catalogue.of_sources(traces)}
 
     # -- proof -----------------------------------------------------------------------------------
+
+    def evidence(
+        self,
+        of: str | Node | TraceSummary | None = None,
+        *,
+        reveal: Iterable[str] = (),
+        pin: Pin | Path | str | None = None,
+        purpose: str | None = None,
+    ) -> Evidence:
+        """Everything that proves a lineage to somebody who has neither the store nor its keys.
+
+        Args:
+            of: as for ``lineage``.
+            reveal: compartments whose payloads are disclosed, as far as the lineage reaches.
+                One access that lists them is recorded, committed and signed first.
+            pin: an earlier state of the log, or its file, that the proof shall lead from; the one
+                in the user's configuration is led from in any case.
+            purpose: why; stands sealed in the access record.
+
+        Raises:
+            UnknownIdError, AmbiguousIdError: nothing, or several things, have this id.
+            UnknownKeyError: this reader holds no key of a compartment.
+            AccessNotRecordedError: the access could not be committed; nothing was opened.
+            ExportError: the records cannot be proved: not signed, or damaged.
+        """
+        compartments = frozenset(reveal)
+        pins = [read_pin(pin) if isinstance(pin, str | Path) else pin] if pin is not None else []
+        with contextlib.suppress(PinError, OSError):
+            home = read_pin(pin_path(self._identity()))
+            pins += [home] if home not in pins else []
+        focus = self._structural_focus(of)
+        case = Case(self._store, self._paths, focus, compartments)
+        if case.payloads:
+            opener = self._open()
+            missing = sorted(compartments - set(opener.held))
+            if missing:
+                raise UnknownKeyError(missing[0], opener.held)
+            sources = self._opened_sources(case.placed)
+            sources |= {tag: 0 for tag in case.named if tag not in sources}
+            first = self._access.commit(
+                actor=self.actor,
+                purpose=purpose,
+                what="reveal",
+                trace=case.only_trace,
+                artifacts=case.opened,
+                sources=sources,
+            )
+            listed = max(len(case.opened), len(sources), 1)
+            case.reveal(opener, range(first, first + -(-listed // LISTED)))
+        return case.evidence(pins, self._access.sign)
+
+    def _structural_focus(self, of: str | Node | TraceSummary | None) -> str:
+        """As ``_focus``, without opening a name on the way."""
+        if isinstance(of, Node) or (isinstance(of, str) and "." in of):
+            return self._focus(of)
+        trace = self._paths.trace(self._trace_id(of))
+        if trace.answer < 0:
+            raise UnknownIdError("output of trace", trace.tid)
+        return trace.artifact_id(trace.answer)
+
+    def _identity(self) -> bytes:
+        """Id of the store that belongs at this path, as remembered outside the file."""
+        return find_by_path(self.path) or self._store.store_id
+
+    def log_key(self) -> str | None:
+        """The log's public key (one line) as the user's configuration has it, if it has."""
+        with contextlib.suppress(KeyFileError, OSError):
+            return log_public(self._identity())
+        return None
 
     def verify(
         self,

@@ -16,7 +16,7 @@ from provkeep.errors import SealingError, UnsealError
 from provkeep.model import records as r
 from provkeep.model.values import decode
 from provkeep.reading.traces import Item, Trace
-from provkeep.sealing.envelope import unseal
+from provkeep.sealing.envelope import open_with_payload_key, payload_key, unseal
 from provkeep.sealing.keyring import Keyring, unwrap_checked
 from provkeep.store.base import Store
 from provkeep.store.keyfile import KeyFile
@@ -32,6 +32,11 @@ class Opener:
         self._bodies: dict[int, dict[str, Any]] = {}
         self._data_keys: dict[tuple[int, str, bytes], bytes] = {}
         self._said: dict[str, tuple[int, dict[str, dict[str, Any]]]] = {}
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The compartments that can be opened."""
+        return self._ring.held if self._ring is not None else ()
 
     def payload(self, number: int) -> Any:
         """Open one payload.
@@ -52,7 +57,36 @@ class Opener:
                 f"payload {number}", f"record {seq} is malformed; run `provkeep verify`"
             ) from None
 
+    def reveal(self, number: int) -> tuple[bytes, bytes, bytes]:
+        """Envelope, payload key (64 bytes) and plaintext of one payload.
+
+        The payload key opens this payload and no other, and nobody can find a second one that
+        does; see ``sealing.envelope``.
+
+        Raises:
+            UnknownKeyError, UnsealError: as :meth:`payload`.
+        """
+        found = self._store.payloads([number]).get(number)
+        if found is None or found[1] is None:
+            raise UnsealError(f"payload {number}", "it is not in the store")
+        seq, envelope = found[0], found[1]
+        try:
+            data_key, context = self._sealed_with(number, self._body(seq), envelope)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+            raise UnsealError(
+                f"payload {number}", f"record {seq} is malformed; run `provkeep verify`"
+            ) from None
+        key = payload_key(data_key, context)
+        return envelope, key, open_with_payload_key(envelope, key, context)
+
     def _plaintext(self, number: int, body: dict[str, Any], envelope: bytes) -> bytes:
+        data_key, context = self._sealed_with(number, body, envelope)
+        return unseal(envelope, data_key=data_key, context=context)
+
+    def _sealed_with(
+        self, number: int, body: dict[str, Any], envelope: bytes
+    ) -> tuple[bytes, bytes]:
+        """The data key of a payload, and the context that its envelope is bound to."""
         place = number - body["p0"]
         if place < 0:
             raise UnsealError(f"payload {number}", "it is filed under another record than its own")
@@ -65,8 +99,7 @@ class Opener:
         scope, n = body.get("t") or body["k"], body.get("n", 0)
         if body["k"] != "trace":
             scope, n = body["k"], body["at"]
-        context = r.payload_context(self._store.store_id, scope, n, place, compartment)
-        return unseal(envelope, data_key=data_key, context=context)
+        return data_key, r.payload_context(self._store.store_id, scope, n, place, compartment)
 
     def _body(self, seq: int) -> dict[str, Any]:
         found = self._bodies.get(seq)

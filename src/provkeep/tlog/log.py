@@ -8,7 +8,7 @@ is found by reading a few of them.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Protocol
 
 from provkeep.errors import PinError, StoreReplacedError
 from provkeep.model.canonical import MAX_BODY, canonical
@@ -117,10 +117,20 @@ def _tip(tx: Transaction, size: int) -> bytes:
     return leaf_hash(found[0]) if found else b""
 
 
+class Hashed(Protocol):
+    """What a tree is found in: a transaction, or a reader's questions."""
+
+    def tile(self, level: int, index: int) -> bytes | None:
+        """Concatenated hashes of one tile, or None."""
+
+    def bodies(self, start: int, stop: int) -> list[bytes]:
+        """Stored bodies of records ``start <= seq < stop``, in order."""
+
+
 class StoredTree:
     """Hashes of complete subtrees, from tiles where there are any and from bodies elsewhere."""
 
-    def __init__(self, tx: Transaction) -> None:
+    def __init__(self, tx: Hashed) -> None:
         self._tx = tx
         self._tiles: dict[tuple[int, int], list[bytes]] = {}
 
