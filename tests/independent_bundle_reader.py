@@ -334,6 +334,7 @@ def verify(blob: bytes, vkey: str, pin: dict[str, Any] | None = None) -> list[st
     need(bool(records) and records[0]["k"] == "init", "record 0 is missing")
     need(records[0]["vkey"] == vkey, "record 0 names another key")
     need(records[0]["origin"] == vkey.partition("+")[0], "record 0 names another log")
+    need(re.fullmatch("[0-9a-f]{32}", str(records[0]["store"])) is not None, "no store id")
     store = bytes.fromhex(records[0]["store"])
     found = traces_of(records, case["focus"])
     for each in case["reveals"]:

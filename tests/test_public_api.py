@@ -29,7 +29,15 @@ from provkeep.langchain import ProvenanceHandler
 
 # A name is added here and in the documentation, or nowhere.
 EXPORTED = {
-    "provkeep": {"Lineage", "ProvkeepError", "Trail", "__version__", "load_export", "open", "verify_bundle"},
+    "provkeep": {
+        "Lineage",
+        "ProvkeepError",
+        "Trail",
+        "__version__",
+        "load_export",
+        "open",
+        "verify_bundle",
+    },
     "provkeep.langchain": {"ProvenanceHandler", "install", "uninstall"},
 }
 SOURCE = Path(provkeep.__file__).parent
