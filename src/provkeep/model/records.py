@@ -28,6 +28,8 @@ CLASS_CODE: Final = {c: i for i, c in enumerate(COMPARTMENTS)}
 BASES: Final = ("observed", "id", "content", "contained", "structural")
 BASIS_CODE: Final = {b: i for i, b in enumerate(BASES)}
 
+LOG_KEY: Final = "logkey"  # kind of the record by which a log changes its signing key
+
 # Entry tags
 RUN: Final = "s"  # [s, run, kind, name, parent or -1, dt ns, uuid, {options}]
 END: Final = "x"  # [x, run, dt ns, status, {options}]

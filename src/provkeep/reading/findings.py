@@ -35,6 +35,8 @@ CODES: Final[dict[str, str]] = {
     "checkpoint-ahead": "a checkpoint signs more records than there are: the log was cut",
     "checkpoint-missing": "no checkpoint is left, or not the one that the pin remembers",
     "unsigned-tail": "the newest records are not signed yet, so nothing protects them",
+    "key-rotation": "the log changed its key; an error when the old key did not say so",
+    "key-not-first": "only a later key is known, so nothing outside vouches for what came before",
     "no-key": "nobody said which key signs this log, so no signature could be checked",
     "unpinned": "no pin: an older copy, or one signed anew with a stolen key, would not show",
     "pin-unreadable": "the pin that was named cannot be read",
@@ -49,6 +51,10 @@ CODES: Final[dict[str, str]] = {
     "payload-order": "payloads are not numbered in the order of their records",
     "index-row": "an index row does not follow from the records",
     "index-unchecked": "the index was not compared, because a record could not be read",
+    "not-checked": "something that a whole verification looks at was not asked for",
+    "payload-sealed": "a payload does not open to what its record says of it",
+    "key-missing": "the data key of a payload is gone: erased, or deleted",
+    "key-not-held": "payloads of a compartment whose key this reader does not hold",
     "meta-mismatch": "the identity in the table meta is not that of record 0",
     "origin-mismatch": "record 0 names another log or key than the one trusted from outside",
     "gap": "the recorder itself wrote down that events were lost",
@@ -74,7 +80,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Report:
-    """The outcome of a verification: truthy when no finding is an error."""
+    """The outcome of a verification: truthy when no finding is an error (or, strict, a warning)."""
 
     findings: tuple[Finding, ...]
     records: int  # rows read
@@ -83,18 +89,28 @@ class Report:
     root: str  # over that many records, in hex
     pinned: bool  # a pin from outside was given, and the log begins with it
     signed_size: int  # of the largest checkpoint whose signature and root hold
+    since: int = 0  # records before this one were taken as the pin remembers them
+    keys: int = 1  # keys that signed, one after the other
+    opened: int | None = None  # payloads that were opened; None when that was not asked for
+    strict: bool = False  # a warning counts as an error
 
     def __bool__(self) -> bool:
-        return not any(f.severity == "error" for f in self.findings)
+        return not any(f.severity in self._failures for f in self.findings)
+
+    @property
+    def _failures(self) -> tuple[str, ...]:
+        return ("error", "warning") if self.strict else ("error",)
 
     def __repr__(self) -> str:
-        errors = sum(f.severity == "error" for f in self.findings)
+        errors = sum(f.severity in self._failures for f in self.findings)
         verdict = "verified" if self else f"FAILED with {errors} error{'s' * (errors > 1)}"
-        pinned = "pinned" if self.pinned else "not pinned"
-        lines = [
-            f"<Report {verdict}: {self.records} records, {self.payloads} payloads,"
-            f" signed up to {self.signed_size}, {pinned}>"
-        ]
+        said = [f"{self.records} records", f"{self.payloads} payloads"]
+        if self.since:
+            said[0] += f" from {self.since} on"
+        if self.opened is not None:
+            said.append(f"{self.opened} opened")
+        said += [f"signed up to {self.signed_size}", "pinned" if self.pinned else "not pinned"]
+        lines = [f"<Report {verdict}: {', '.join(said)}>"]
         return "\n  ".join([*lines, *map(str, self.findings)])
 
     @property
@@ -112,6 +128,10 @@ class Report:
             "root": self.root,
             "pinned": self.pinned,
             "signed_size": self.signed_size,
+            "since": self.since,
+            "keys": self.keys,
+            "opened": self.opened,
+            "strict": self.strict,
             "findings": [
                 {"code": f.code, "severity": f.severity, "place": f.place, "sentence": f.sentence}
                 for f in self.findings

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -52,6 +53,8 @@ class FrozenStore:
         uri = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if still else ''}"
         conn = self._conn = connect(scratch / "index", read_only=False, busy_ms=BUSY_MS)
         conn.text_factory = _text
+        usual = LookupError, ValueError, TypeError, AttributeError, OverflowError
+        self.underivable = (*usual, conn.Error)  # what deriving from a strange body may raise
         try:
             with clear_errors(path):
                 conn.execute("PRAGMA journal_mode = OFF")
@@ -63,8 +66,10 @@ class FrozenStore:
                 conn.execute("SELECT count(*) FROM store.sqlite_schema").fetchone()
                 for version in sorted(schema.MIGRATIONS):
                     for statement in schema.MIGRATIONS[version].split(";\n"):
-                        if statement.strip():
+                        # an index would only cost here: rows are found by their keys
+                        if statement.strip() and not statement.strip().startswith("CREATE INDEX"):
                             conn.execute(statement)
+                conn.execute("CREATE TABLE seen(id INTEGER PRIMARY KEY, source)")
         except BaseException:
             conn.close()
             raise
@@ -91,6 +96,43 @@ class FrozenStore:
         """The first row, if there is one."""
         return next(self.rows(sql, parameters), None)
 
+    def tile(self, level: int, index: int) -> bytes | None:
+        """See ``tlog.log.Tiles``; nothing that is there is taken to be right."""
+        sql = "SELECT hashes FROM store.tile WHERE level=? AND idx=?"
+        found = self.one(sql, (level, index))
+        return found[0] if found and isinstance(found[0], bytes) else None
+
+    def bodies(self, start: int, stop: int) -> list[bytes]:
+        """See ``tlog.log.Tiles``; what is not bytes is passed over."""
+        sql = "SELECT body FROM store.record WHERE seq>=? AND seq<? ORDER BY seq"
+        return [body for (body,) in self.rows(sql, (start, stop)) if isinstance(body, bytes)]
+
+    def write(self, sql: str, parameters: Sequence[Any] = ()) -> None:
+        """Change a table of the scratch index."""
+        with clear_errors(self.path):
+            self._conn.execute(sql, parameters)
+
+    def cross(self, found: index.Gathered, trace: int) -> None:
+        """Derive what one record of a trace adds to the tables that cross traces."""
+        new = [(number,) for number, source, _ in found.docs if source is not None]
+        if new:
+            statement = "INSERT OR IGNORE INTO main.payload(id,seq) VALUES(?,0)"
+            self._conn.executemany(statement, new)
+        index.cross(self._conn, found, trace)
+
+    def clear(self) -> None:
+        """Empty the scratch index, to derive it anew."""
+        for table in (*schema.INDEX_TABLES, "payload", "seen"):
+            self.write(f"DELETE FROM main.{table}")  # noqa: S608  # our own names
+
+    def same(self, table: str) -> bool:
+        """Are the rows of an index table those of the scratch index, one for one?"""
+        keys = ",".join(map(str, range(1, KEY_COLUMNS[table] + 1)))
+        sql = f"SELECT * FROM {{}}.{table} ORDER BY {keys}"  # noqa: S608  # our own names
+        ours, theirs = self._conn.execute(sql.format("main")), self.rows(sql.format("store"))
+        both = zip_longest(ours, theirs)
+        return all(mine == its for mine, its in both)
+
     def damage(self) -> Iterator[str]:
         """What SQLite's own check of pages, rows and indexes complains of."""
         for (line,) in self.rows("PRAGMA store.integrity_check(20)"):
@@ -106,7 +148,7 @@ class FrozenStore:
                 ((number, seq) for number in payloads),
             )
             index.apply(conn, seq, fields)
-        except (LookupError, ValueError, TypeError, AttributeError, OverflowError, conn.Error):
+        except self.underivable:
             return False
         return True
 

@@ -12,8 +12,8 @@ from typing import Final
 
 from provkeep.reading.findings import Findings
 from provkeep.reading.frozen import FrozenStore
-from provkeep.tlog.log import HASH, TILE, TILE_HEIGHT
-from provkeep.tlog.merkle import Frontier, root_of
+from provkeep.tlog.log import HASH, TILE, TILE_HEIGHT, StoredTree
+from provkeep.tlog.merkle import Frontier, frontier_from_ranges, root_of
 
 _NOTHING: Final = bytes(HASH)  # stands for a leaf that cannot be known
 MAX_DIFFER: Final = 1_000  # records named one by one
@@ -37,26 +37,72 @@ class Regrown:
         self._good = 0  # the largest signed size whose root fits
         self._lost = False  # some signed root did not fit, and nothing says why
         self._tile: list[bytes] | None = None
+        self._waiting: list[bytes | None] = []  # leaves of the present tile, not taken in yet
         self._leaves: list[bytes] = []  # of the tile that is being filled
         self._tiers: list[list[bytes]] = []  # node hashes of the tiles above, not full yet
         self._tiles = 0  # how many tiles there should be
+        self.size = 0  # leaves so far
 
-    @property
-    def size(self) -> int:
-        """Leaves so far."""
-        return self._main.size
+    @classmethod
+    def resume(cls, store: FrozenStore, size: int, findings: Findings, start: int) -> Regrown:
+        """A tree that goes on from ``start`` leaves, as the stored tiles and bodies have them.
+
+        Only its root says whether they are right: compare it with what was known before.
+        """
+        tree = cls(store, size, findings)
+        stored = StoredTree(store)
+        leaves = stored.tile(0, start // TILE)[: start % TILE] if start % TILE else []
+        tier, above = 1, start // TILE
+        while above:
+            hashes = stored.tile(tier, above // TILE)[: above % TILE] if above % TILE else []
+            tree._tiers.append(hashes)
+            tier, above = tier + 1, above // TILE
+        tree._main = frontier_from_ranges(stored.hash, start)
+        tree._leaves, tree.size, tree._good = leaves, start, start
+        tree._tiles = sum(start >> (TILE_HEIGHT * t) for t in range(1, tier))
+        if start % TILE:
+            tree._tile = tree._read(0, start // TILE, TILE) if tree._full(start) else None
+        return tree
 
     def root(self) -> bytes:
         """The root over the leaves so far."""
+        self._take_in()
         return self._main.root()
 
     def add(self, leaf: bytes | None) -> None:
         """Take in the leaf hash of the next record; None where there is none to hash."""
+        self._waiting.append(leaf)
+        self.size += 1
+        if not self.size % TILE:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        """Compare the waiting leaves, all of one tile, with that tile, and grow by them."""
+        waiting = self._waiting
+        if not waiting:
+            return
         number = self._main.size
         place = number % TILE
         if place == 0:
             self._tile = self._read(0, number // TILE, TILE) if self._full(number) else None
-        stored = self._tile[place] if self._tile is not None else None
+        stored = self._tile[place : place + len(waiting)] if self._tile is not None else None
+        if self._other is None and (waiting == stored if stored else None not in waiting):
+            self._main.extend(waiting)  # type: ignore[arg-type]  # none of them is None
+            self._leaves += waiting  # type: ignore[arg-type]
+        else:
+            for i, leaf in enumerate(waiting):
+                self._weigh(leaf, stored[i] if stored else None)
+        waiting.clear()
+        if not self._main.size % TILE:
+            if self._full(number):
+                self._tiles += 1
+            node = root_of(self._leaves)
+            self._leaves = []
+            self._climb(0, node)
+
+    def _weigh(self, leaf: bytes | None, stored: bytes | None) -> None:
+        """Take in one leaf of which record and tile may say different things."""
+        number = self._main.size
         found = leaf or stored or _NOTHING
         if stored is not None and stored != found:
             if self._other is None:
@@ -67,12 +113,6 @@ class Regrown:
         if self._other is not None:
             self._other.append(stored or found)
         self._leaves.append(stored or found)
-        if place == TILE - 1:
-            if self._full(number):
-                self._tiles += 1
-            node = root_of(self._leaves)
-            self._leaves.clear()
-            self._climb(0, node)
 
     def holds(self, root: bytes, what: str, code: str) -> bool:
         """Is the tree so far the one with this signed ``root``? Says so when it is not.
@@ -82,7 +122,8 @@ class Regrown:
             what: who states it, such as "checkpoint 40".
             code: the finding when nothing better can be said.
         """
-        size = self._main.size
+        self._take_in()
+        size = self.size
         if self._main.root() == root:
             for number in self._differ:
                 place = f"tile 0/{number // TILE}"
@@ -112,6 +153,7 @@ class Regrown:
 
     def finish(self, blob: bytes) -> None:
         """Compare with the stored right edge, and settle what no signature decided."""
+        self._take_in()
         if self._other is not None and self._other.to_bytes() == blob:
             for number in self._differ:
                 sentence = "it is not the record whose hash is in its tile and the tree head"

@@ -15,9 +15,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from provkeep.errors import CheckpointError, NotAProvkeepFileError, PinError, StoreError
-from provkeep.reading.checks import Seen, Trust, Walk, check_schema
+from provkeep.reading.checks import Seen, Walk, check_schema, stored_head
 from provkeep.reading.findings import CODES, Finding, Findings, Report
 from provkeep.reading.frozen import FrozenStore, is_still, require_file
+from provkeep.reading.reindex import WholeIndex
+from provkeep.reading.signed import Trust
+from provkeep.reading.tree import Regrown
 from provkeep.tlog.checkpoint import LogPublicKey
 from provkeep.tlog.pin import Pin, read_pin
 
@@ -77,9 +80,11 @@ def _check(
             if not out.has("schema-changed"):  # strange tables may make SQLite compute anything
                 for line in store.damage():
                     out.error("integrity", "file", f"SQLite says: {line}")
-            walk = Walk(store, trust, out, progress)
+            stated, frontier = stored_head(store, out)
+            tree, index = Regrown(store, stated, out), WholeIndex(store, out)
+            walk = Walk(store, trust, out, progress, tree=tree, index=index)
             seen = walk.seen
-            walk.run()
+            walk.run(stated, frontier)
     except NotAProvkeepFileError as error:
         out.error("integrity" if seen.records else "not-a-database", "file", error.problem)
     except StoreError as error:
@@ -112,8 +117,6 @@ def _trust(pin: Pin | Path | None, public: LogPublicKey | str | None, out: Findi
         out.warning("unpinned", "pin", sentence)
     elif trust.public is None and public is None:
         trust.public = LogPublicKey.from_vkey(trust.pin.vkey)
-    elif trust.public is not None and trust.public.vkey() != trust.pin.vkey:
-        out.error("pin-mismatch", "pin", "it remembers another log key than the one that was given")
     if trust.public is None and not out.has("no-key"):
         sentence = "name the log's public key (log.pub), or a pin, which holds it"
         out.error("no-key", "public key", sentence)

@@ -192,7 +192,9 @@ def _open(
             if conn.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
                 conn.execute("PRAGMA journal_mode = WAL")
             if conn.execute("PRAGMA user_version").fetchone()[0] < max(migrations):
-                from sqlite_utils import Database  # see schema.expected_schema
+                from sqlite_utils import (
+                    Database,
+                )  # not above: it loads pandas where it is installed
 
                 schema.migrate(Database(conn), migrations, application_id)
     return conn

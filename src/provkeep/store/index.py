@@ -8,11 +8,14 @@ traces and sources first appear in the log, so a rebuilt index is equal row for 
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from provkeep.model import records as r
 
 MAX_ASKED: Final = 500  # payloads asked for in one query
+
+Row = tuple[Any, ...]
 
 
 def apply(conn: sqlite3.Connection, seq: int, body: dict[str, Any]) -> None:
@@ -28,82 +31,124 @@ def apply(conn: sqlite3.Connection, seq: int, body: dict[str, Any]) -> None:
         _access(conn, seq, body)
 
 
-def _trace(conn: sqlite3.Connection, seq: int, body: dict[str, Any]) -> None:
-    tid, p0, t0_ns = bytes.fromhex(body["t"]), body.get("p0", 0), int(body["t0"])
-    runs = errors = 0
-    name = kind = status = end_us = None
-    found: int | None
-    docs: list[tuple[int, str | None, str | None]] = []
-    links: list[list[Any]] = []
-    names: dict[bytes, int] = {}
-    final: list[int] = []
+@dataclass(slots=True)
+class Gathered:
+    """What the entries of one record add to the index, before ids are given."""
+
+    tid: bytes
+    t0_ns: int
+    p0: int
+    head: dict[str, Any]
+    runs: int = 0
+    errors: int = 0
+    kind: str | None = None
+    name: str | None = None
+    status: str | None = None
+    end_us: int | None = None
+    docs: list[tuple[int, str | None, str | None]] = field(default_factory=list)
+    links: list[list[Any]] = field(default_factory=list)
+    names: dict[bytes, int] = field(default_factory=dict)
+    final: list[int] = field(default_factory=list)
+
+    def row(self) -> Row:
+        """The columns of ``trace`` behind its id, as its first record makes them."""
+        head = self.head
+        tags = [r.unb64(head[k]) if k in head else None for k in ("session", "actor", "subject")]
+        times = self.t0_ns // 1000, self.end_us
+        said = self.status, self.kind, self.name
+        return (self.tid, *times, *said, *tags, self.runs, self.errors)
+
+    @property
+    def crosses(self) -> bool:
+        """Is there anything in it for other tables than ``trace`` and ``trec``?"""
+        return bool(self.docs or self.links or self.names or self.final)
+
+
+def gather(body: dict[str, Any]) -> Gathered:
+    """Read the entries of a trace's record once.
+
+    Raises:
+        KeyError, ValueError, TypeError, IndexError: the body is not one that provkeep writes.
+    """
+    p0, t0_ns = body.get("p0", 0), int(body["t0"])
+    found = Gathered(bytes.fromhex(body["t"]), t0_ns, p0, body.get("h") or {})
     for entry in body["e"]:
         tag = entry[0]
-        if tag == r.RUN:
-            runs += 1
-            if entry[1] == 0:
-                kind, name = entry[2], entry[3]
-        elif tag == r.END:
-            errors += entry[3] == "error" and entry[4].get("o", 0)
-            if entry[1] == 0:
-                status, end_us = entry[3], (t0_ns + entry[2]) // 1000
-        elif tag == r.ARTIFACT:
+        if tag == r.ARTIFACT:
             more = entry[7]
-            if "g" in more:
-                docs.append((more["g"], None, None))
-            elif "src" in more:
-                docs.append((p0 + entry[6], more["src"], more["fp"]))
+            if more:
+                if "g" in more:
+                    found.docs.append((more["g"], None, None))
+                elif "src" in more:
+                    found.docs.append((p0 + entry[6], more["src"], more["fp"]))
+        elif tag == r.RUN:
+            found.runs += 1
+            if entry[1] == 0:
+                found.kind, found.name = entry[2], entry[3]
+        elif tag == r.END:
+            if entry[3] == "error":
+                found.errors += entry[4].get("o", 0)
+            if entry[1] == 0:
+                found.status, found.end_us = entry[3], (t0_ns + entry[2]) // 1000
         elif tag == r.LINK:
-            links.append(entry)
+            found.links.append(entry)
         elif tag == r.SOURCE:
-            names[r.unb64(entry[1])] = p0 + entry[2]
+            found.names[r.unb64(entry[1])] = p0 + entry[2]
         elif tag == r.FINAL:
-            final += entry[3]
-    head = body.get("h") or {}
-    row = conn.execute("SELECT id FROM trace WHERE tid=?", (tid,)).fetchone()
+            found.final += entry[3]
+    return found
+
+
+def _trace(conn: sqlite3.Connection, seq: int, body: dict[str, Any]) -> None:
+    found = gather(body)
+    row = conn.execute("SELECT id FROM trace WHERE tid=?", (found.tid,)).fetchone()
     if row is None:
-        tags = [r.unb64(head[k]) if k in head else None for k in ("session", "actor", "subject")]
         trace = conn.execute(
             "INSERT INTO trace(tid,t0_us,end_us,status,kind,name,session,actor,subject,runs,errors)"
             " VALUES(?,?,?,?,?,?,?,?,?,?,?)",
-            (tid, t0_ns // 1000, end_us, status, kind, name, *tags, runs, errors),
+            found.row(),
         ).lastrowid
     else:
         trace = row[0]
         conn.execute(
             "UPDATE trace SET runs=runs+?, errors=errors+?, end_us=coalesce(?,end_us),"
             " status=coalesce(?,status) WHERE id=?",
-            (runs, errors, end_us, status, trace),
+            (found.runs, found.errors, found.end_us, found.status, trace),
         )
     conn.execute("INSERT INTO trec VALUES(?,?)", (trace, seq))
-    for source_tag, payload in names.items():
+    if found.crosses:
+        cross(conn, found, trace)
+
+
+def cross(conn: sqlite3.Connection, found: Gathered, trace: Any) -> None:
+    """Write what one record of the trace with this id adds to the tables that cross traces."""
+    p0 = found.p0
+    for source_tag, payload in found.names.items():
         _source(conn, source_tag, payload)
-    reached = {p if p >= 0 else p0 - p - 1 for p in final}
+    reached = {p if p >= 0 else p0 - p - 1 for p in found.final}
     rows: dict[int, int] = {}
-    of = _sources_of(conn, {d[0] for d in docs if d[1] is None} | reached)
-    for payload, source_name, fingerprint in docs:
+    of = _sources_of(conn, {d[0] for d in found.docs if d[1] is None} | reached)
+    for payload, source_name, fingerprint in found.docs:
         if source_name is not None and fingerprint is not None:
-            source = _source(conn, r.unb64(source_name), None)
+            source: int | None = _source(conn, r.unb64(source_name), None)
             conn.execute("UPDATE payload SET source=? WHERE id=?", (source, payload))
             conn.execute("INSERT OR IGNORE INTO doc VALUES(?,?)", (r.unb64(fingerprint), payload))
-            of[payload] = source
         else:
-            found = of.get(payload)
-            if found is None:
-                continue
-            source = found
-        rows[source] = 0
+            source = of.get(payload)
+        of[payload] = source
+        if source is not None:
+            rows[source] = 0
     for payload in reached:
-        found = of.get(payload)
-        if found is not None:
-            rows[found] = 1
+        source = of.get(payload)
+        if source is not None:
+            rows[source] = 1
     conn.executemany(
         "INSERT INTO xref VALUES(?,?,?) ON CONFLICT DO UPDATE SET reach=max(reach,excluded.reach)",
         [(source, trace, reach) for source, reach in rows.items()],
     )
     conn.executemany(
         "INSERT OR IGNORE INTO link VALUES(?,?,?,?)",
-        [(r.unb64(tag), trace, role, artifact) for _, tag, artifact, role in links],
+        [(r.unb64(tag), trace, role, artifact) for _, tag, artifact, role in found.links],
     )
 
 

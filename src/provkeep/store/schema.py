@@ -6,6 +6,7 @@ an index that ``store.index`` derives from the records and that can be thrown aw
 
 from __future__ import annotations
 
+import sqlite3
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -70,7 +71,10 @@ KEYS_MIGRATIONS: Final = {1: _KEYS_V1}
 
 def migrate(db: sqlite_utils.Database, migrations: dict[int, str], application_id: int) -> None:
     """Bring a database up to the newest schema, one committed step at a time."""
-    conn = db.conn
+    _migrate(db.conn, migrations, application_id)
+
+
+def _migrate(conn: sqlite3.Connection, migrations: dict[int, str], application_id: int) -> None:
     while conn.execute("PRAGMA user_version").fetchone()[0] < max(migrations):
         conn.execute("BEGIN IMMEDIATE")
         try:
@@ -92,10 +96,11 @@ def migrate(db: sqlite_utils.Database, migrations: dict[int, str], application_i
 
 def expected_schema(migrations: dict[int, str], application_id: int) -> set[tuple[str, str]]:
     """Names and texts of ``sqlite_schema`` as a new file has them."""
-    import sqlite_utils  # loads pandas where it is installed: a second that opening need not cost
-
-    db = sqlite_utils.Database(memory=True)
-    migrate(db, migrations, application_id)
-    rows = db.conn.execute("SELECT name, coalesce(sql, '') FROM sqlite_schema").fetchall()
-    db.close()
+    # Not by sqlite_utils, which loads pandas where it is installed: a second, and 70 MB.
+    conn = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        _migrate(conn, migrations, application_id)
+        rows = conn.execute("SELECT name, coalesce(sql, '') FROM sqlite_schema").fetchall()
+    finally:
+        conn.close()
     return {(str(n), str(s)) for n, s in rows}

@@ -10,12 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, Protocol
 
-from provkeep.errors import PinError, StoreReplacedError
+from provkeep.errors import PinError, ProofError, StoreReplacedError
 from provkeep.model.canonical import MAX_BODY, canonical
 from provkeep.model.records import Pending
 from provkeep.store.base import Store, Transaction
 from provkeep.tlog.checkpoint import LogKey
-from provkeep.tlog.merkle import Frontier, leaf_hash, root_from_ranges, root_of
+from provkeep.tlog.merkle import (
+    Frontier,
+    consistency_proof_from_ranges,
+    inclusion_proof_from_ranges,
+    leaf_hash,
+    root_from_ranges,
+    root_of,
+)
 from provkeep.tlog.pin import Pin
 
 TILE_HEIGHT: Final = 8  # C2SP tlog-tiles: 2**8 hashes a tile
@@ -117,8 +124,8 @@ def _tip(tx: Transaction, size: int) -> bytes:
     return leaf_hash(found[0]) if found else b""
 
 
-class Hashed(Protocol):
-    """What a tree is found in: a transaction, or a reader's questions."""
+class Tiles(Protocol):
+    """Where hashes are stored: a transaction, or a store that is verified."""
 
     def tile(self, level: int, index: int) -> bytes | None:
         """Concatenated hashes of one tile, or None."""
@@ -127,10 +134,28 @@ class Hashed(Protocol):
         """Stored bodies of records ``start <= seq < stop``, in order."""
 
 
+def prove_inclusion(tx: Tiles, index: int, size: int) -> list[bytes]:
+    """Return the proof that record ``index`` is among the first ``size``, from stored tiles.
+
+    Raises:
+        ProofError: the index is outside that tree, or the log is shorter.
+    """
+    return inclusion_proof_from_ranges(StoredTree(tx).hash, index, size)
+
+
+def prove_consistency(tx: Tiles, old_size: int, new_size: int) -> list[bytes]:
+    """Return the proof that the log of ``new_size`` only appended to that of ``old_size``.
+
+    Raises:
+        ProofError: the old size is the larger, or the log is shorter.
+    """
+    return consistency_proof_from_ranges(StoredTree(tx).hash, old_size, new_size)
+
+
 class StoredTree:
     """Hashes of complete subtrees, from tiles where there are any and from bodies elsewhere."""
 
-    def __init__(self, tx: Hashed) -> None:
+    def __init__(self, tx: Tiles) -> None:
         self._tx = tx
         self._tiles: dict[tuple[int, int], list[bytes]] = {}
 
@@ -139,11 +164,17 @@ class StoredTree:
         tier, up = divmod(level, TILE_HEIGHT)
         width = 1 << up
         start = index * width
-        hashes = self._tile(tier, start // TILE)
+        hashes = self.tile(tier, start // TILE)
         at = start % TILE
+        if at + width > len(hashes):
+            raise ProofError(
+                f"records {index << level}.. have a common hash",
+                "the store has no such records, or a tile is missing; run `provkeep verify`",
+            )
         return root_of(hashes[at : at + width])
 
-    def _tile(self, tier: int, index: int) -> list[bytes]:
+    def tile(self, tier: int, index: int) -> list[bytes]:
+        """The hashes of one tile, as many as there are."""
         found = self._tiles.get((tier, index))
         if found is None:
             blob = self._tx.tile(tier, index)

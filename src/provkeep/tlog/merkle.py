@@ -21,6 +21,8 @@ EMPTY_ROOT = sha256(b"").digest()  # RFC 9162, section 2.1.1
 HashRange = Callable[[int, int], bytes]
 """Answers (level, index) with the hash of that complete subtree; a store has them as tiles."""
 
+WHOLE = 256  # leaves whose subtree ``Frontier.extend`` hashes level by level
+
 _LEAF_PREFIX = b"\x00"
 _NODE_PREFIX = b"\x01"
 
@@ -64,6 +66,27 @@ class Frontier:
         self._hashes.append(node)
         self._size += 1
 
+    def extend(self, leaf_hashes: Sequence[bytes]) -> None:
+        """Add leaf hashes at the right; of many, whole subtrees at a time."""
+        at, end = 0, len(leaf_hashes)
+        while at < end:
+            width = self._size & -self._size or WHOLE  # as far as the tree is aligned
+            if width >= WHOLE and end - at >= WHOLE:
+                self._push(root_of(leaf_hashes[at : at + WHOLE]), WHOLE)
+                at += WHOLE
+            else:
+                self.append(leaf_hashes[at])
+                at += 1
+
+    def _push(self, node: bytes, width: int) -> None:
+        """Add the root of ``width`` leaves; the size so far is a multiple of that."""
+        size = self._size // width
+        while size & 1:
+            node = node_hash(self._hashes.pop(), node)
+            size >>= 1
+        self._hashes.append(node)
+        self._size += width
+
     def root(self) -> bytes:
         """Return the root hash of the leaves so far, 32 bytes."""
         return _join(self._hashes)
@@ -100,7 +123,9 @@ def root_of(leaves: Sequence[bytes]) -> bytes:
     """Return the root hash over leaf hashes; the root of no leaves is SHA-256 of nothing."""
     level: Sequence[bytes] = leaves
     while len(level) > 1:
-        above = [node_hash(level[at - 1], level[at]) for at in range(1, len(level), 2)]
+        pairs = zip(level[::2], level[1::2], strict=False)
+        # node_hash written out: this runs for every leaf that is verified
+        above = [sha256(_NODE_PREFIX + left + right).digest() for left, right in pairs]
         if len(level) % 2:
             above.append(level[-1])  # an odd last node moves up unchanged
         level = above
@@ -110,6 +135,12 @@ def root_of(leaves: Sequence[bytes]) -> bytes:
 def root_from_ranges(fetch: HashRange, size: int) -> bytes:
     """Return the root of the first ``size`` leaves in O(log n) fetches."""
     return _range_root(fetch, 0, size)
+
+
+def frontier_from_ranges(fetch: HashRange, size: int) -> Frontier:
+    """Return the frontier of the first ``size`` leaves in O(log n) fetches."""
+    edge = b"".join(fetch(level, index) for level, index in _complete_subtrees(0, size))
+    return Frontier.from_bytes(size, edge)
 
 
 def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
