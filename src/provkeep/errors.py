@@ -71,6 +71,14 @@ class CheckpointError(LogError):
         self.origin, self.problem = origin, problem
 
 
+class LogKeyError(LogError):
+    """The log's signing key is not the one that this host holds, or cannot be changed."""
+
+    def __init__(self, origin: str, problem: str) -> None:
+        super().__init__(f"the key of log {origin!r}: {problem}")
+        self.origin, self.problem = origin, problem
+
+
 class PinError(LogError):
     """A pin is missing or malformed, so the log cannot be compared with it."""
 

@@ -10,6 +10,7 @@ from provkeep.cli.bundle import bundle, verify_bundle
 from provkeep.cli.demonstrate import demo
 from provkeep.cli.export import export
 from provkeep.cli.keeping import init, verify
+from provkeep.cli.keys import keys
 from provkeep.cli.lineage import lineage, sources
 from provkeep.cli.questions import accesses, impact, runs
 from provkeep.cli.show import show
@@ -27,4 +28,5 @@ COMMANDS: Final[tuple[click.Command, ...]] = (
     verify,
     bundle,
     verify_bundle,
+    keys,
 )

@@ -74,7 +74,8 @@ def init(database: Path, as_json: bool) -> int:
     "Check that nothing was changed since.",
     "provkeep verify audit.db",
     "provkeep verify copy.db --pin /media/safe/pin.json --key /media/safe/log.pub",
-    "provkeep verify audit.db --json | jq .findings",
+    "provkeep verify audit.db --since yesterday.json --strict",
+    "provkeep verify audit.db --deep --json | jq .findings",
 )
 @database
 @click.option(
@@ -88,8 +89,28 @@ def init(database: Path, as_json: bool) -> int:
     metavar="KEY",
     help="The log's public key, or a file that holds it (log.pub); by default from there too.",
 )
+@click.option(
+    "--since",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="PIN",
+    help="Look only at what came after this pin; what came before is taken as it was then.",
+)
+@click.option("--strict", is_flag=True, help="A warning is a failure too: unpinned, not signed.")
+@click.option(
+    "--deep",
+    is_flag=True,
+    help="Also open every payload with your keys. Nothing is shown, so no access is recorded.",
+)
 @as_json
-def verify(database: Path, pin: Path | None, key: str | None, as_json: bool) -> int:
+def verify(
+    database: Path,
+    pin: Path | None,
+    key: str | None,
+    since: Path | None,
+    strict: bool,
+    deep: bool,
+    as_json: bool,
+) -> int:
     """Check that DATABASE still holds what was recorded, and name what does not.
 
     Every record is hashed again, the tree, the signed checkpoints, the pin, the schema and the
@@ -99,16 +120,27 @@ def verify(database: Path, pin: Path | None, key: str | None, as_json: bool) -> 
     """
     from provkeep.reading.verify import verify as check
 
+    if pin is not None and since is not None:
+        raise click.UsageError("--since names a pin already; leave out --pin")
     public = _key(key)
     if pin is None and public is None:
         pin, public = _remembered(database)
     with progress("verifying") as step:
-        if public is not None:
+        if public is not None and not deep:
             # Not opened as a trail: what was put in the place of a log may be no log at all.
-            report = check(database, pin=pin, public=public, progress=step)
+            report = check(
+                database,
+                pin=since or pin,
+                public=public,
+                since=since is not None,
+                strict=strict,
+                progress=step,
+            )
         else:
             with opened(database) as trail:
-                report = trail.verify(pin=pin, progress=step)
+                report = trail.verify(
+                    pin=pin, key=public, since=since, strict=strict, deep=deep, progress=step
+                )
     if as_json:
         say_json(report.to_dict())
     else:

@@ -17,6 +17,7 @@ from provkeep.model import records as r
 from provkeep.model.values import encode_json
 from provkeep.sealing.home import RecorderConfig, load_recorder_config
 from provkeep.sealing.keyring import fingerprint
+from provkeep.sealing.logkeys import log_seeds
 from provkeep.sealing.sealer import Payload, Sealer
 from provkeep.store.keyfile import KeyFile, keys_path
 from provkeep.store.sqlite import SqliteStore
@@ -135,6 +136,11 @@ class AccessLog:
         self._store, self._keys, self._log = store, keys, Log(store)
         self._sealer = Sealer(config, keys)
 
+    def _keys_here(self) -> list[LogKey]:
+        """All keys of the log on this host, when it has changed its key meanwhile."""
+        origin = self.config().origin
+        return [LogKey.from_seed(origin, seed) for seed in log_seeds(self._store_id)]
+
     def close(self) -> None:
         """Sign what was appended, delete unused keys, release the files; idempotent."""
         store, keys, sealer, log = self._store, self._keys, self._sealer, self._log
@@ -145,7 +151,7 @@ class AccessLog:
             config = self.config()
             # Unsigned is what the records stay otherwise, until a recorder signs: verify says so.
             with contextlib.suppress(ProvkeepError):
-                log.checkpoint(LogKey.from_seed(config.origin, config.log_seed))
+                log.checkpoint(LogKey.from_seed(config.origin, config.log_seed), self._keys_here)
                 sealer.drop_unused()
         finally:
             store.close()

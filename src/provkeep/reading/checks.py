@@ -83,6 +83,7 @@ class Walk:
     """One pass over the records, with their tree, checkpoints, payloads and index beside them.
 
     Args:
+        seen: what is counted on the way, also when this does not come to its end.
         start: the records before this one are those of the pin, as ``tree`` was found to be.
     """
 
@@ -92,6 +93,7 @@ class Walk:
         trust: Trust,
         out: Findings,
         progress: Progress | None,
+        seen: Seen,
         *,
         tree: Regrown,
         index: Index,
@@ -107,7 +109,7 @@ class Walk:
             self._open_payloads(-(2**63))
         self._whole = True  # every record could be read, so that the index can be compared
         self._store_id: Any = None
-        self.seen = Seen()
+        self.seen = seen
 
     def run(self, stated: int, frontier: bytes) -> Seen:
         """Check everything that follows from the records, and the stored tree head."""

@@ -133,6 +133,16 @@ class FrozenStore:
         both = zip_longest(ours, theirs)
         return all(mine == its for mine, its in both)
 
+    def lacking(self, table: str) -> Iterator[Row]:
+        """Rows of the scratch index that the store does not have just so."""
+        columns = [str(row[1]) for row in self.rows(f"PRAGMA main.table_info({table})")]
+        keys, rest = columns[: KEY_COLUMNS[table]], columns[KEY_COLUMNS[table] :]
+        equal = [f"s.{c} = o.{c}" for c in keys] + [f"s.{c} IS o.{c}" for c in rest]
+        yield from self.rows(
+            f"SELECT * FROM main.{table} o WHERE NOT EXISTS"  # noqa: S608  # our own names
+            f" (SELECT 1 FROM store.{table} s WHERE {' AND '.join(equal)}) LIMIT {MAX_ROWS}"
+        )
+
     def damage(self) -> Iterator[str]:
         """What SQLite's own check of pages, rows and indexes complains of."""
         for (line,) in self.rows("PRAGMA store.integrity_check(20)"):

@@ -11,6 +11,7 @@ import getpass
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,6 +31,7 @@ from provkeep.reading.access import LISTED, AccessLog
 from provkeep.reading.answers import Access, Difference, Impact, TraceSummary
 from provkeep.reading.catalogue import Catalogue
 from provkeep.reading.evidence import Case, Evidence
+from provkeep.reading.deep import open_all
 from provkeep.reading.lineage import Lineage, Source
 from provkeep.reading.lookup import find_trace, newest_trace, query_in
 from provkeep.reading.paths import Paths
@@ -585,16 +587,28 @@ class Reader:
         self,
         *,
         pin: Pin | Path | str | None = None,
-        public: str | None = None,
+        key: str | None = None,
+        since: Pin | Path | str | None = None,
+        strict: bool = False,
+        deep: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> verification.Report:
         """Check the whole store against trust material from outside it; falsy when wrong.
 
         Args:
             pin: a pin or its file; by default the one in the user's configuration.
-            public: the log's public key (one line, "vkey"); by default from there too.
-            progress: called with records done and in all.
+            key: the log's public key (one line, "vkey"); by default from there too.
+            since: a pin or its file, in place of ``pin``: look only at what came after it.
+            strict: a warning, such as "unpinned", makes the report falsy too.
+            deep: also open every payload, with the keys that are held. Nothing is returned, so
+                it leaves no access record.
+            progress: called with records done and in all, then with payloads.
+
+        Raises:
+            PinError: a pin file that was named cannot be read.
+            KeyFileError, StoreError: with ``deep``, the keys cannot be read.
         """
+        pin = since if since is not None else pin
         if isinstance(pin, str | Path):
             pin = read_pin(pin)
         # Which store belongs at this path is remembered outside the file: one that was put in its
@@ -603,10 +617,21 @@ class Reader:
         if pin is None:
             with contextlib.suppress(PinError, OSError):
                 pin = read_pin(pin_path(expected))
-        if public is None:
+        if key is None:
             with contextlib.suppress(KeyFileError, OSError):
-                public = log_public(expected)
-        return verification.verify(self.path, pin=pin, public=public, progress=progress)
+                key = log_public(expected)
+        report = verification.verify(
+            self.path,
+            pin=pin,
+            public=key,
+            since=since is not None,
+            strict=strict,
+            progress=progress,
+        )
+        if not deep:
+            return report
+        opened, more = open_all(self._store, self._open(), start=report.since, progress=progress)
+        return replace(report, findings=report.findings + more, opened=opened)
 
 
 def _user() -> str:

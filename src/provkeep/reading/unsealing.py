@@ -101,6 +101,18 @@ class Opener:
             scope, n = body["k"], body["at"]
         return data_key, r.payload_context(self._store.store_id, scope, n, place, compartment)
 
+    def is_key_gone(self, number: int) -> bool:
+        """Is the data key of a payload not in the key file?"""
+        found = self._store.payloads([number]).get(number)
+        if found is None or self._file is None:
+            return False
+        try:
+            body = self._body(found[0])
+            place = body["p"][number - body["p0"]][1]
+            return self._file.key(body["keys"][place][1]) is None
+        except (KeyError, IndexError, TypeError, ValueError, UnsealError):
+            return False
+
     def _body(self, seq: int) -> dict[str, Any]:
         found = self._bodies.get(seq)
         if found is None:

@@ -14,12 +14,19 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from provkeep.errors import CheckpointError, NotAProvkeepFileError, PinError, StoreError
-from provkeep.reading.checks import Seen, Walk, check_schema, stored_head
+from provkeep.errors import (
+    CheckpointError,
+    NotAProvkeepFileError,
+    PinError,
+    ProofError,
+    StoreError,
+)
+from provkeep.reading.checks import Progress, Seen, Walk, check_schema, stored_head
 from provkeep.reading.findings import CODES, Finding, Findings, Report
 from provkeep.reading.frozen import FrozenStore, is_still, require_file
 from provkeep.reading.reindex import WholeIndex
 from provkeep.reading.signed import Trust
+from provkeep.reading.since import NewIndex
 from provkeep.reading.tree import Regrown
 from provkeep.tlog.checkpoint import LogPublicKey
 from provkeep.tlog.pin import Pin, read_pin
@@ -32,6 +39,8 @@ def verify(
     *,
     pin: Pin | Path | None,
     public: LogPublicKey | str | None,
+    since: bool = False,
+    strict: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Check a whole store; never raises for what is wrong with the store or the pin.
@@ -41,7 +50,11 @@ def verify(
         pin: the tree head remembered outside the store, or the file that holds it. Without one
             an older copy, or a log signed anew with a stolen key, cannot be told.
         public: the log's public key, as an object or as its one line; by default the pin's.
-            Without either nothing is believed, and the report is falsy.
+            Without either nothing is believed, and the report is falsy. Of a log that changed its
+            key, the first; more lines are keys that it is known to have changed to.
+        since: look at the records after the pin only, in time proportional to them. What came
+            before is taken as it was when the pin was made; the report says so.
+        strict: a warning makes the report falsy, too.
         progress: called now and then with records done and records in all.
 
     Returns:
@@ -51,9 +64,10 @@ def verify(
     given = Findings()
     trust = _trust(pin, public, given)  # read before the store, so that it is not ahead of it
     still = is_still(where)
-    out, seen = _check(where, trust, progress, still=still is not None)
+    check = _check_new if since else _check_all
+    out, seen = _check(where, trust, progress, check, still=still is not None)
     if still is not None and is_still(where) != still:
-        out, seen = _check(where, trust, progress, still=False)  # a recorder began meanwhile
+        out, seen = _check(where, trust, progress, check, still=False)  # a recorder began meanwhile
     return Report(
         findings=given.result() + out.result(),
         records=seen.records,
@@ -62,11 +76,19 @@ def verify(
         root=seen.root.hex(),
         pinned=seen.pinned,
         signed_size=seen.signed_size,
+        since=trust.pin.size if since and trust.pin is not None else 0,
+        keys=seen.keys,
+        strict=strict,
     )
 
 
 def _check(
-    where: Path, trust: Trust, progress: Callable[[int, int], None] | None, *, still: bool
+    where: Path,
+    trust: Trust,
+    progress: Progress | None,
+    check: Callable[[FrozenStore, Trust, Findings, Progress | None, Seen], None],
+    *,
+    still: bool,
 ) -> tuple[Findings, Seen]:
     out, seen = Findings(), Seen()
     try:
@@ -77,14 +99,7 @@ def _check(
         ):
             if not check_schema(store, out):
                 return out, seen
-            if not out.has("schema-changed"):  # strange tables may make SQLite compute anything
-                for line in store.damage():
-                    out.error("integrity", "file", f"SQLite says: {line}")
-            stated, frontier = stored_head(store, out)
-            tree, index = Regrown(store, stated, out), WholeIndex(store, out)
-            walk = Walk(store, trust, out, progress, tree=tree, index=index)
-            seen = walk.seen
-            walk.run(stated, frontier)
+            check(store, trust, out, progress, seen)
     except NotAProvkeepFileError as error:
         out.error("integrity" if seen.records else "not-a-database", "file", error.problem)
     except StoreError as error:
@@ -95,12 +110,57 @@ def _check(
     return out, seen
 
 
+def _check_all(
+    store: FrozenStore, trust: Trust, out: Findings, progress: Progress | None, seen: Seen
+) -> None:
+    if not out.has("schema-changed"):  # strange tables may make SQLite compute anything
+        for line in store.damage():
+            out.error("integrity", "file", f"SQLite says: {line}")
+    stated, frontier = stored_head(store, out)
+    tree, index = Regrown(store, stated, out), WholeIndex(store, out)
+    Walk(store, trust, out, progress, seen, tree=tree, index=index).run(stated, frontier)
+
+
+def _check_new(
+    store: FrozenStore, trust: Trust, out: Findings, progress: Progress | None, seen: Seen
+) -> None:
+    """What came after the pin. The tree before it is as stored, and must lead to the pin's root."""
+    pin = trust.pin
+    if pin is None:
+        out.error("pin-unreadable", "pin", "without one there is nothing to begin from")
+        return
+    stated, frontier = stored_head(store, out)
+    if pin.size > stated:
+        sentence = f"it remembers {pin.size} records, the log has {stated}: cut or rolled back"
+        out.error("pin-ahead", "pin", sentence)
+        return
+    try:
+        tree = Regrown.resume(store, stated, out, pin.size)
+        found = tree.root()
+    except ProofError:
+        found = b""
+    if found != pin.root:
+        sentence = "the stored hashes do not lead to its root; verify the whole log to learn more"
+        out.error("pin-mismatch", "pin", sentence)
+        return
+    index = NewIndex(store, out, pin.size)
+    walk = Walk(store, trust, out, progress, seen, tree=tree, index=index, start=pin.size)
+    walk.run(stated, frontier)
+    sentence = (
+        f"the first {pin.size} records, their payloads and index rows were not read again, nor the"
+        " pages of the file; index rows that follow from no record were looked for in part"
+    )
+    out.info("not-checked", "store", sentence)
+
+
 def _trust(pin: Pin | Path | None, public: LogPublicKey | str | None, out: Findings) -> Trust:
     """What the caller lets us believe; says what is missing."""
     trust = Trust()
     if isinstance(public, str):
         try:
-            trust.public = LogPublicKey.from_vkey(public)
+            first, *later = public.strip("\n").split("\n")
+            trust.public = LogPublicKey.from_vkey(first)
+            trust.later = tuple(map(LogPublicKey.from_vkey, later))
         except CheckpointError as error:
             out.error("no-key", "public key", f"the one that was given is none: {error.problem}")
     else:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provkeep.errors import KeyFileError, PinError, StoreError
+from provkeep.errors import CheckpointError, KeyFileError, PinError, StoreError
 from provkeep.model.records import FORMAT, Pending, b64
 from provkeep.sealing.home import (
     RecorderConfig,
@@ -23,13 +23,15 @@ from provkeep.sealing.home import (
     default_origin,
     find_by_path,
     load_recorder_config,
+    log_public,
     pin_path,
 )
+from provkeep.sealing.logkeys import finish_log_key, log_seeds, next_log_key
 from provkeep.store.base import Transaction
 from provkeep.store.connection import PATIENT_MS
 from provkeep.store.keyfile import KeyFile, keys_path
 from provkeep.store.sqlite import SqliteStore
-from provkeep.tlog.checkpoint import LogKey
+from provkeep.tlog.checkpoint import LogKey, verify_checkpoint
 from provkeep.tlog.log import Log, root_at
 from provkeep.tlog.pin import Pin, read_pin, write_pin
 
@@ -85,6 +87,7 @@ def open_for_recording(path: str | os.PathLike[str], *, busy_ms: int = PATIENT_M
             pin=pin_path(store.store_id),
             created=created,
         )
+        settle_key(opened)
         if not opened.pin.exists():
             _begin(opened, lost)
         opened.pin_problem = _check_pin(opened)
@@ -96,6 +99,39 @@ def open_for_recording(path: str | os.PathLike[str], *, busy_ms: int = PATIENT_M
         if keys is not None:
             keys.close()
         raise
+
+
+def signing_keys(opened: Opened) -> list[LogKey]:
+    """The keys of this log on this host: after a change of keys by another process, the new one."""
+    seeds = log_seeds(opened.store.store_id)
+    return [LogKey.from_seed(opened.config.origin, seed) for seed in seeds]
+
+
+def sign(opened: Opened) -> Pin:
+    """Sign the head of the log with the key in force.
+
+    Raises:
+        StoreError: the store refused, or the log is not the one that was seen before.
+        LogKeyError: the log was signed with a key that this host does not have.
+    """
+    head = opened.log.checkpoint(opened.log_key, lambda: signing_keys(opened))
+    if head.vkey != opened.log_key.public.vkey():
+        settle_key(opened)
+    return head
+
+
+def settle_key(opened: Opened) -> None:
+    """Complete a change of the log's key that was committed, and take the key in force."""
+    found = next_log_key(opened.store.store_id)
+    if found is not None:
+        with opened.store.transaction() as tx:
+            note = tx.newest_checkpoint()
+        key = LogKey.from_seed(opened.config.origin, found[0])
+        with contextlib.suppress(CheckpointError):
+            verify_checkpoint(note or "", key.public)
+            finish_log_key(opened.store.store_id)
+    opened.config = load_recorder_config(opened.store.store_id)
+    opened.log_key = LogKey.from_seed(opened.config.origin, opened.config.log_seed)
 
 
 def _claim(store: SqliteStore, where: Path) -> bool:
@@ -125,7 +161,7 @@ def _begin(opened: Opened, lost: Pin | None) -> None:
     if lost is not None:  # a log that began where another one was says so for good
         body["after"] = {"origin": lost.origin, "size": lost.size, "root": b64(lost.root)}
     opened.log.append([Pending(body, [])], durable=True, only_first=True)
-    _move_pin(opened, opened.log.checkpoint(opened.log_key))
+    _move_pin(opened, sign(opened))
 
 
 def _check_pin(opened: Opened) -> str | None:
@@ -140,7 +176,7 @@ def _disagreement(opened: Opened, tx: Transaction, pin: Pin) -> str | None:
     """What keeps this log from being a continuation of what is pinned, or None."""
     if pin == opened.trusted:
         return None  # the log itself notices when what it has seen is exchanged
-    if pin.vkey != opened.log_key.public.vkey():
+    if pin.vkey not in log_public(opened.store.store_id).split("\n"):
         return "the pin remembers another log key than the recorder has; run `provkeep verify`"
     try:
         if root_at(tx, pin.size) != pin.root:

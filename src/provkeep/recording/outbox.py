@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from provkeep.errors import ProvkeepError, StoreError
 from provkeep.model import records as r
 from provkeep.recording.cut import Piece, cut
-from provkeep.recording.opening import Opened, advance_pin
+from provkeep.recording.opening import Opened, advance_pin, sign
 from provkeep.recording.telling import Tally, where
 from provkeep.recording.ties import Ties
 from provkeep.sealing.sealer import Sealer
@@ -279,7 +279,7 @@ class Outbox:
             return
         self._signed_at = at
         try:
-            advance_pin(self.opened, self.opened.log.checkpoint(self.opened.log_key))
+            advance_pin(self.opened, sign(self.opened))
             self._dirty = False
         except (ProvkeepError, OSError) as error:
             self._tally.add(error, 0)

@@ -4,7 +4,8 @@ For a store with id ``<id>`` (16 bytes, written in hex) there is one folder, mod
 
     stores/<id>/recorder.json   0600  log seed, fingerprint key, public halves: what recording needs
     stores/<id>/reader.json     0600  private halves: what reading needs; may be moved elsewhere
-    stores/<id>/log.pub         0644  the log's public key, one line; for whoever verifies
+    stores/<id>/log.pub         0644  the log's public keys, one a line, the oldest first
+    stores/<id>/next-key.json   0600  while the log changes its key: the new one
     stores/<id>/pin.json        0600  the tree head remembered outside the store
     stores/<id>/location.json   0600  where the database was last seen
 
@@ -191,15 +192,15 @@ def pin_path(store_id: bytes) -> Path:
 
 
 def log_public(store_id: bytes) -> str:
-    """Return the log's public key as one line.
+    """Return the log's public keys, one a line, the oldest first: one, if it was never changed.
 
     Raises:
         KeyFileError: missing, empty, or writable by other users.
     """
     path = _folder(store_id) / _LOG_PUBLIC
     text = _read(path, allowed=_PUBLIC_MODE).rstrip("\n")
-    if not text or "\n" in text:
-        raise KeyFileError(str(path), "is malformed (it holds one line)", _RESTORE)
+    if not all(text.split("\n")):
+        raise KeyFileError(str(path), "is malformed (it holds one key a line)", _RESTORE)
     return text
 
 

@@ -33,6 +33,9 @@ class Transaction(Protocol):
     def add_checkpoint(self, size: int, note: str) -> None:
         """Keep a signed checkpoint."""
 
+    def newest_checkpoint(self) -> str | None:
+        """The checkpoint of the largest size, or None."""
+
     def bodies(self, start: int, stop: int) -> list[bytes]:
         """Stored bodies of records ``start <= seq < stop``, in order."""
 

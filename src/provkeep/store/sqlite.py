@@ -76,6 +76,10 @@ class SqliteTransaction:
     def add_checkpoint(self, size: int, note: str) -> None:
         self._conn.execute("INSERT OR REPLACE INTO checkpoint VALUES(?,?)", (size, note))
 
+    def newest_checkpoint(self) -> str | None:
+        row = self._conn.execute("SELECT note FROM checkpoint ORDER BY size DESC").fetchone()
+        return str(row[0]) if row else None
+
     def bodies(self, start: int, stop: int) -> list[bytes]:
         rows = self._conn.execute(
             "SELECT body FROM record WHERE seq>=? AND seq<? ORDER BY seq", (start, stop)

@@ -7,14 +7,21 @@ is found by reading a few of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from provkeep.errors import PinError, ProofError, StoreReplacedError
+from provkeep.errors import (
+    CheckpointError,
+    LogKeyError,
+    PinError,
+    ProofError,
+    StoreReplacedError,
+)
 from provkeep.model.canonical import MAX_BODY, canonical
 from provkeep.model.records import Pending
 from provkeep.store.base import Store, Transaction
-from provkeep.tlog.checkpoint import LogKey
+from provkeep.tlog.checkpoint import LogKey, LogPublicKey, parse_checkpoint
+from provkeep.tlog.keychain import rotation_body
 from provkeep.tlog.merkle import (
     Frontier,
     consistency_proof_from_ranges,
@@ -86,13 +93,22 @@ class Log:
             raise StoreReplacedError(getattr(self._store, "path", "the store"))
         return Frontier.from_bytes(size, blob)
 
-    def checkpoint(self, key: LogKey) -> Pin:
+    def checkpoint(
+        self, key: LogKey, others: Callable[[], Iterable[LogKey]] = tuple[LogKey]
+    ) -> Pin:
         """Sign the current head, keep the checkpoint durably, and return it as a pin.
+
+        Args:
+            key: the log's key, as far as is known.
+            others: other keys of this log on this host, asked for when the newest checkpoint is
+                not signed with ``key``, because another process has changed it.
 
         Raises:
             StoreError: the store refused, or the log is not the one that was seen before.
+            LogKeyError: the newest checkpoint is signed with none of these keys.
         """
         with self._store.transaction(durable=True) as tx:
+            key = _in_force(tx, key, others)
             frontier = self._head(tx)
             tip = self._tip if frontier.size == self._frontier.size else _tip(tx, frontier.size)
             root = frontier.root()
@@ -104,6 +120,68 @@ class Log:
             root=root,
             vkey=key.public.vkey(),
         )
+
+    def rotate(
+        self,
+        key: LogKey,
+        new: LogKey,
+        *,
+        at: int,
+        others: Callable[[], Iterable[LogKey]] = tuple[LogKey],
+    ) -> tuple[LogPublicKey, Pin]:
+        """Append the record by which the log changes its key, and sign with the new one.
+
+        Args:
+            key: the log's key, as far as is known.
+            new: the key that signs from now on.
+            at: microseconds since 1970-01-01 UTC.
+            others: as for ``checkpoint``.
+
+        Returns:
+            the key that was in force, and the new head.
+
+        Raises:
+            StoreError: the store refused, or the log is not the one that was seen before.
+            LogKeyError: the newest checkpoint is signed with none of these keys.
+        """
+        with self._store.transaction(durable=True) as tx:
+            key = _in_force(tx, key, others)
+            frontier = self._head(tx)
+            size, root = frontier.size, frontier.root()
+            tx.add_checkpoint(size, key.sign_checkpoint(size, root))
+            fields = rotation_body(key, new.public, size, root, at)
+            body = canonical(fields)
+            tx.add(size, body, fields, ())
+            tip = leaf_hash(body)
+            frontier.append(tip)
+            if not frontier.size % TILE:
+                _close_tile(tx, frontier.size)
+            tx.set_head(frontier.size, frontier.to_bytes())
+            root = frontier.root()
+            tx.add_checkpoint(frontier.size, new.sign_checkpoint(frontier.size, root))
+        self._frontier, self._tip = frontier, tip
+        origin = new.public.origin
+        return key.public, Pin(origin, frontier.size, root, new.public.vkey())
+
+
+def _in_force(tx: Transaction, key: LogKey, others: Callable[[], Iterable[LogKey]]) -> LogKey:
+    """The key that signed last, so that a key that was replaced meanwhile signs no more."""
+    note = tx.newest_checkpoint()
+    try:
+        signed = {s.key_id for s in parse_checkpoint(note).signatures} if note else set()
+    except CheckpointError:
+        signed = set()  # verification says so; a log that goes on unsigned would hide more
+    if not signed or key.public.key_id in signed:
+        return key
+    for other in others():
+        if other.public.key_id in signed:
+            return other
+    raise LogKeyError(
+        key.public.origin,
+        f"the newest checkpoint is not signed with {key.public.key_id.hex()}, which is what this"
+        " host has: the key was changed elsewhere (copy recorder.json from there), or the"
+        " checkpoint is forged; run `provkeep verify`",
+    )
 
 
 def root_at(tx: Transaction, size: int) -> bytes:
