@@ -7,15 +7,17 @@ import io
 import sys
 import time
 
+import durability
 import growth
 import imports
 import queries
 import record
+import verify
 
 
 def main() -> int:
     """Run them all; what one raises ends this."""
-    for module in (record, queries, growth, imports):
+    for module in (record, queries, growth, imports, verify, durability):
         began = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()) as said:
             code = module.main(["--quick"])
