@@ -30,8 +30,8 @@ from provkeep.reading import verify as verification
 from provkeep.reading.access import LISTED, AccessLog
 from provkeep.reading.answers import Access, Difference, Impact, TraceSummary
 from provkeep.reading.catalogue import Catalogue
-from provkeep.reading.evidence import Case, Evidence
 from provkeep.reading.deep import open_all
+from provkeep.reading.evidence import Case, Evidence
 from provkeep.reading.lineage import Lineage, Source
 from provkeep.reading.lookup import find_trace, newest_trace, query_in
 from provkeep.reading.paths import Paths
