@@ -123,6 +123,7 @@ def test_a_lineage_leaves_in_every_form_that_is_promised(database: Path) -> None
         nodes, edges = lineage.to_pandas()
         assert len(nodes) == len(ids) and len(edges) == len(lineage.edges)
         assert lineage.to_prov()["entity"] and lineage.to_mermaid().startswith("flowchart")
+        assert lineage.to_otlp()["resourceSpans"]
         bundle = lineage._repr_mimebundle_()
         assert "image/svg+xml" in bundle and "text/plain" in bundle
         assert ANSWER[:20] not in json.dumps(bundle), "a picture shows no payload"

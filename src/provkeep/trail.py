@@ -14,6 +14,7 @@ from provkeep.display.text import ledger_text
 from provkeep.export import bundle as bundles
 from provkeep.export import json as export
 from provkeep.export.frames import to_networkx, to_pandas
+from provkeep.export.otel import to_otlp_json
 from provkeep.export.outcome import BundleReport
 from provkeep.export.prov import to_prov_json
 from provkeep.export.verdict import require, verify_bundle
@@ -63,6 +64,10 @@ class Lineage(reading.Lineage):
     def to_prov(self) -> dict[str, Any]:
         """W3C PROV-JSON."""
         return to_prov_json(self.graph)
+
+    def to_otlp(self) -> dict[str, Any]:
+        """OTLP/JSON: the runs as OpenTelemetry spans, with links where content flowed."""
+        return to_otlp_json(self.graph, self.whole)
 
     def to_networkx(self) -> Any:
         """A networkx MultiDiGraph; needs ``provkeep[networkx]``."""

@@ -186,7 +186,8 @@ def test_an_export_has_texts_only_for_a_purpose(audit, typed, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("form", "begins"), [("svg", "<svg"), ("mermaid", "flowchart TD"), ("prov", "{"), ("json", "{")]
+    ("form", "begins"),
+    [("svg", "<svg"), ("mermaid", "flowchart TD"), ("prov", "{"), ("otlp", "{"), ("json", "{")],
 )
 def test_every_format_is_written_and_printed(audit, typed, tmp_path, form, begins):
     target = tmp_path / "out"

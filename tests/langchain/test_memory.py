@@ -31,11 +31,11 @@ def held(handler: ProvenanceHandler) -> dict[str, int]:
 NOTHING = {"runs": 0, "opened": 0, "streams": 0, "fallbacks": 0}
 
 
-def grown(handler: ProvenanceHandler, rounds: int, work: Any) -> tuple[int, int]:
-    """Bytes allocated after as many rounds, and after as many again."""
+def grown(handler: ProvenanceHandler, rounds: tuple[int, int], work: Any) -> tuple[int, int]:
+    """Bytes allocated after the first rounds, and after the second."""
     sizes = []
-    for _ in range(2):
-        for _ in range(rounds):
+    for many in rounds:
+        for _ in range(many):
             work()
         handler.flush()
         gc.collect()
@@ -66,10 +66,12 @@ def test_memory_stays_flat_over_many_runs(db, monkeypatch, unmeasured):
         chain.invoke("When?", config)
     tracemalloc.start()
     try:
-        before, after = grown(handler, 60, lambda: chain.invoke("When?", config))  # 2 x 540 runs
+        before, after = grown(handler, (60, 180), lambda: chain.invoke("When?", config))
     finally:
         tracemalloc.stop()
-    assert after - before < 60 * 9 * 40  # 40 bytes a run would be a leak of one small object
+    # 9 runs a round, and 40 bytes a run would be a leak of one small object. What happens to be in
+    # the writer's hands at either moment is up to 25 kB.
+    assert after - before < 180 * 9 * 40
     assert held(handler) == NOTHING
     handler.close()
 

@@ -25,14 +25,15 @@ from provkeep.cli.pages import command
 if TYPE_CHECKING:
     from provkeep.trail import Lineage
 
-FORMATS: Final = ("json", "prov", "mermaid", "svg")
+FORMATS: Final = ("json", "prov", "otlp", "mermaid", "svg")
 
 
 @command(
-    "Write a lineage as JSON, PROV, Mermaid or SVG.",
+    "Write a lineage as JSON, PROV, OTLP, Mermaid or SVG.",
     "provkeep export audit.db -o lineage.json",
     "provkeep export audit.db 01a20a34 --format svg -o lineage.svg",
     "provkeep export audit.db --format mermaid",
+    "provkeep export audit.db --whole --format otlp -o spans.json",
     'provkeep export audit.db --payloads --purpose "complaint 4711" -o with-texts.json',
 )
 @database
@@ -43,8 +44,8 @@ FORMATS: Final = ("json", "prov", "mermaid", "svg")
     type=click.Choice(FORMATS),
     default="json",
     show_default=True,
-    help="json: node-link JSON, loads back; prov: W3C PROV-JSON; mermaid: a flowchart for"
-    " Markdown; svg: the picture.",
+    help="json: node-link JSON, loads back; prov: W3C PROV-JSON; otlp: OpenTelemetry spans;"
+    " mermaid: a flowchart for Markdown; svg: the picture.",
 )
 @click.option(
     "-o",
@@ -111,5 +112,10 @@ def _text(found: Lineage, form: str, values: Mapping[str, Any] | None, *, shown:
         return found.to_svg()
     if form == "mermaid":
         return found.to_mermaid()
-    document = found.to_prov() if form == "prov" else found.to_dict(payloads=values)
+    if form == "prov":
+        document = found.to_prov()
+    elif form == "otlp":
+        document = found.to_otlp()
+    else:
+        document = found.to_dict(payloads=values)
     return (json_text(document) if shown else json.dumps(document, indent=1)) + "\n"

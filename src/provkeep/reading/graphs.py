@@ -26,6 +26,11 @@ def nodes_of(trace: Trace, names: Names, source_of: dict[int, str]) -> Iterator[
         model = run.result.get("mo") or run.options.get("mo")
         if model:
             attrs["model"] = model
+        asked = run.options.get("mo")
+        if asked and asked != model:
+            attrs["asked_model"] = asked
+        if run.number == 0 and "session" in trace.head:
+            attrs["session"] = trace.head["session"]  # its tag
         if run.options.get("pr"):
             attrs["provider"] = run.options["pr"]
         if "tk" in run.result:
