@@ -301,3 +301,29 @@ def test_a_recorder_nobody_recorded_with_starts_no_thread(path):
     assert threading.active_count() == before
     recorder.close()
     checked(path)
+
+
+def test_a_chain_waits_for_the_end_of_its_trace_though_the_writer_looks_meanwhile(
+    path, monkeypatch
+):
+    """The writer looks at open traces by itself: at the worst moment, just as somebody waits."""
+
+    class Watched(recorder_module.Buffer):
+        __slots__ = ()
+
+        @property
+        def done(self):
+            return recorder_module.Buffer.done.__get__(self)
+
+        @done.setter
+        def done(self, value):
+            recorder_module.Buffer.done.__set__(self, value)
+            if value is not None:
+                recorder._writer.flush(30)
+
+    monkeypatch.setattr(recorder_module, "Buffer", Watched)
+    recorder, scope = recorder_for(path), Scope()
+    tid = say(recorder, scope, "waiting")
+    assert [e[1] >= 0 for e in _entries(path, r.FINAL, tid)] == [True]
+    recorder.close()
+    verified(path)

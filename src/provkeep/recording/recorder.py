@@ -153,9 +153,10 @@ class Recorder:
             buffer.ended = True
             writer.submit(buffer)
             return
-        done = buffer.done = _thread.allocate_lock()
+        done = _thread.allocate_lock()
         done.acquire()
-        buffer.ended = True
+        buffer.ended = True  # before a writer that looks by itself can see that somebody waits
+        buffer.done = done
         writer.submit(buffer)
         until = time.monotonic() + ACKNOWLEDGE_S
         while not (acknowledged := done.acquire(timeout=POLL_S)) and time.monotonic() < until:
