@@ -308,16 +308,18 @@ def test_a_chain_waits_for_the_end_of_its_trace_though_the_writer_looks_meanwhil
 ):
     """The writer looks at open traces by itself: at the worst moment, just as somebody waits."""
 
-    class Watched(recorder_module.Buffer):
+    plain = recorder_module.Buffer
+
+    class Watched(plain):
         __slots__ = ()
 
         @property
         def done(self):
-            return recorder_module.Buffer.done.__get__(self)
+            return plain.done.__get__(self)
 
         @done.setter
         def done(self, value):
-            recorder_module.Buffer.done.__set__(self, value)
+            plain.done.__set__(self, value)
             if value is not None:
                 recorder._writer.flush(30)
 
