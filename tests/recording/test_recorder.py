@@ -329,3 +329,38 @@ def test_a_chain_waits_for_the_end_of_its_trace_though_the_writer_looks_meanwhil
     assert [e[1] >= 0 for e in _entries(path, r.FINAL, tid)] == [True]
     recorder.close()
     verified(path)
+
+
+def test_a_root_that_ends_just_after_the_writer_read_is_not_finished_without_its_output(
+    path, monkeypatch
+):
+    plain = recorder_module.Buffer
+    late = []
+
+    class Watched(plain):
+        __slots__ = ()
+
+        @property
+        def ended(self):
+            if late and self.trace is not None:
+                self.events.append(late.pop())
+                plain.ended.__set__(self, True)
+            return plain.ended.__get__(self)
+
+        @ended.setter
+        def ended(self, value):
+            plain.ended.__set__(self, value)
+
+    monkeypatch.setattr(recorder_module, "Buffer", Watched)
+    recorder, scope = recorder_for(path), Scope("batch")
+    rid = start(recorder, scope, "the question")
+    late.append(RunEnded(run_id=rid, at_ns=time.time_ns(), outputs="an answer, which is late"))
+    recorder.flush()
+    assert not late
+    recorder._writer.submit(recorder._runs[rid])
+    recorder.flush()
+    (final,) = _entries(path, r.FINAL)
+    assert final[1] >= 0 and final[2] >= 0
+    recorder._runs.clear()
+    recorder.close()
+    verified(path)

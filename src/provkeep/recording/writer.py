@@ -279,7 +279,8 @@ class Writer:
         """Send off what a trace has said, and close it when it is over."""
         trace = buffer.trace
         if buffer.flight is None:
-            if buffer.ended and not trace.finished:
+            # What the root returned was said before it ended, but maybe after we read.
+            if buffer.ended and not buffer.events and not trace.finished:
                 self._finish(buffer)
                 if trace.open:
                     root = trace.runs.get(buffer.root) if buffer.root is not None else None
