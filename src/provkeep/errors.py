@@ -8,6 +8,7 @@ imports nothing of provkeep.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 
 class ProvkeepError(Exception):
@@ -38,6 +39,39 @@ class UnsealError(SealingError):
     def __init__(self, what: str, problem: str) -> None:
         super().__init__(f"the {what} does not open: {problem}")
         self.what, self.problem = what, problem
+
+
+class ErasedError(UnsealError):
+    """The key of a payload was destroyed by an erasure."""
+
+    def __init__(self, what: str, record: int, at_us: int) -> None:
+        when = datetime.fromtimestamp(at_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        super().__init__(
+            what,
+            f"it was erased on {when} UTC by record {record};"
+            " `provkeep erase --list` says by whom and why",
+        )
+        self.record, self.at_us = record, at_us
+
+
+class PolicyError(ProvkeepError):
+    """A retention rule, or the file that should hold it, is not one."""
+
+    def __init__(self, where: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{where}: {problem}; {remedy}")
+        self.where, self.problem, self.remedy = where, problem, remedy
+
+
+class HeldError(ProvkeepError):
+    """Something that was to be erased is under a legal hold."""
+
+    def __init__(self, held: int, records: Sequence[int]) -> None:
+        super().__init__(
+            f"nothing was erased: {held} of what was asked for is under a legal hold (record"
+            f" {', '.join(map(str, records))}); `provkeep hold list` says why, `provkeep hold"
+            " remove` lifts one"
+        )
+        self.held, self.records = held, tuple(records)
 
 
 class KeyFileError(SealingError):

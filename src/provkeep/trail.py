@@ -19,8 +19,11 @@ from provkeep.export.outcome import BundleReport
 from provkeep.export.prov import to_prov_json
 from provkeep.export.verdict import require, verify_bundle
 from provkeep.model.records import COMPARTMENTS
+from provkeep.reading import erasing, holding
 from provkeep.reading import lineage as reading
+from provkeep.reading.erasing import Erasure, Plan
 from provkeep.reading.evidence import Evidence
+from provkeep.reading.holding import Hold
 from provkeep.reading.reader import Reader
 from provkeep.tlog.pin import Pin
 
@@ -150,6 +153,112 @@ class Trail(Reader):
         require(document, key=self.log_key(), pin=pin)
         bundles.write(path, document)
         return found
+
+    # -- erasing ---------------------------------------------------------------------------------
+
+    def plan_erasure(
+        self,
+        *,
+        trace: str | None = None,
+        subject: str | None = None,
+        source: str | None = None,
+        older_than_us: int | None = None,
+        classes: Iterable[str] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Plan:
+        """What an erasure would take, and what would be left that came from it; changes nothing.
+
+        Args:
+            trace: an id or the beginning of one: everything sealed of it but the documents it
+                retrieved, which belong to their sources.
+            subject: a person: all traces recorded with this subject.
+            source: a document's source: its documents and its name, whichever trace stored them.
+            older_than_us: all traces that were over before this instant (UTC, microseconds since
+                1970), and the documents of sources that nothing retrieved since; what is under
+                a legal hold is left out.
+            classes: only these compartments; by default all.
+            progress: called with records looked at and expected.
+
+        Raises:
+            UnknownIdError, AmbiguousIdError: nothing, or several, are called so.
+            KeyFileError: the recorder's configuration is not on this machine.
+        """
+        return erasing.plan(
+            self,
+            trace=trace,
+            subject=subject,
+            source=source,
+            older_than_us=older_than_us,
+            classes=classes,
+            progress=progress,
+        )
+
+    def erase(self, plan: Plan, *, reason: str) -> Erasure | None:
+        """Destroy the data keys of a plan, after a signed record that says so.
+
+        Proofs stay: records commit to ciphertext. Texts raise ErasedError from then on. What came
+        since the plan was made and belongs to it goes too.
+
+        Args:
+            plan: from :meth:`plan_erasure`.
+            reason: why; stands sealed in the record. Do not name the person in it.
+
+        Returns:
+            the erasure; ``pending`` while a reader holds back the last bytes of the keys (the next
+            recorder or :meth:`finish_erasures` goes on). None when there was nothing left to erase.
+
+        Raises:
+            HeldError: something of it is under a legal hold; nothing was erased.
+            StoreError: a file is locked, full, or not to be written. If the record was written
+                already, the next recorder or :meth:`finish_erasures` goes on.
+        """
+        return erasing.erase(self, plan, reason=reason)
+
+    def erasures(self) -> list[Erasure]:
+        """All erasures, newest first, with reasons where this reader may open them."""
+        return erasing.erasures(self)
+
+    def finish_erasures(self) -> bool:
+        """Go on with erasures that a reader held back; True when nothing is owed any more."""
+        return erasing.finish(self)
+
+    def hold(
+        self,
+        *,
+        trace: str | None = None,
+        subject: str | None = None,
+        source: str | None = None,
+        reason: str,
+    ) -> int:
+        """Put a trace, a subject or a source under a legal hold; returns the record's number.
+
+        A hold on a subject holds its traces, a held trace also what it retrieved. It keeps erasure
+        and retention off until it is lifted; it cannot keep anybody from deleting files.
+        """
+        return holding.write(
+            self, do="add", trace=trace, subject=subject, source=source, reason=reason
+        )
+
+    def lift_hold(
+        self,
+        *,
+        trace: str | None = None,
+        subject: str | None = None,
+        source: str | None = None,
+        reason: str,
+    ) -> int:
+        """Lift a legal hold; returns the record's number.
+
+        Raises:
+            UnknownIdError: there is no such hold.
+        """
+        return holding.write(
+            self, do="remove", trace=trace, subject=subject, source=source, reason=reason
+        )
+
+    def holds(self) -> list[Hold]:
+        """The legal holds in force, oldest first."""
+        return holding.holds(self)
 
 
 def open(path: str | os.PathLike[str], *, actor: str | None = None) -> Trail:

@@ -8,6 +8,7 @@ import click
 
 from provkeep.cli.bundle import bundle, verify_bundle
 from provkeep.cli.demonstrate import demo
+from provkeep.cli.erasing import erase, hold, retain
 from provkeep.cli.export import export
 from provkeep.cli.keeping import init, verify
 from provkeep.cli.keys import keys
@@ -29,4 +30,7 @@ COMMANDS: Final[tuple[click.Command, ...]] = (
     bundle,
     verify_bundle,
     keys,
+    erase,
+    retain,
+    hold,
 )

@@ -18,7 +18,9 @@ from provkeep.cli.output import complain
 from provkeep.cli.pages import Group
 from provkeep.errors import (
     AmbiguousIdError,
+    HeldError,
     MissingExtraError,
+    PolicyError,
     ProvkeepError,
     UnknownIdError,
 )
@@ -30,7 +32,13 @@ CANNOT_READ: Final = 3
 INTERRUPTED: Final = 130
 PIPE_CLOSED: Final = 141
 
-_WRONG_USE: Final = (UnknownIdError, AmbiguousIdError, MissingExtraError)
+_WRONG_USE: Final = (
+    UnknownIdError,
+    AmbiguousIdError,
+    MissingExtraError,
+    PolicyError,
+    HeldError,
+)
 
 
 @click.group(

@@ -75,8 +75,9 @@ def payload_context(
 class Pending:
     """A record on its way into the log: its body without numbers, and its sealed payloads."""
 
-    __slots__ = ("body", "envelopes", "p0", "seq")
+    __slots__ = ("body", "envelopes", "p0", "sealed_with", "seq")
 
     def __init__(self, body: dict[str, Any], envelopes: list[bytes]) -> None:
         self.body, self.envelopes = body, envelopes
+        self.sealed_with: list[Any] = []  # for each envelope, until it is committed; see Sealer
         self.seq = self.p0 = -1  # known once committed

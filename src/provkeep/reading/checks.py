@@ -9,7 +9,7 @@ from __future__ import annotations
 from binascii import b2a_base64
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from provkeep.model.records import LOG_KEY
 from provkeep.reading import shapes
 from provkeep.reading.findings import Findings
 from provkeep.reading.frozen import FrozenStore, Row
+from provkeep.reading.keychecks import KeyUse
 from provkeep.reading.reindex import Index
 from provkeep.reading.signed import Signed, Trust
 from provkeep.reading.tree import Regrown
@@ -45,6 +46,7 @@ class Seen:
     signed_size: int = 0
     pinned: bool = False
     keys: int = 0
+    use: KeyUse = field(default_factory=KeyUse)  # data keys that records name
 
 
 def check_schema(store: FrozenStore, out: Findings) -> bool:
@@ -182,6 +184,7 @@ class Walk:
         if not self._index.add(seq, fields, numbers, sources):
             self._out.error("record-malformed", f"record {seq}", "no index can be derived from it")
             self._whole = False
+        self.seen.use.meet(seq, fields)
         if fields["k"] != "trace":
             self._remark(seq, fields)
 

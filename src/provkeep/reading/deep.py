@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from provkeep.errors import SealingError, UnknownKeyError, UnsealError
+from provkeep.errors import ErasedError, SealingError, UnknownKeyError, UnsealError
 from provkeep.reading.findings import Finding, Findings
 from provkeep.reading.unsealing import Opener
 from provkeep.store.base import Store
@@ -33,6 +33,7 @@ def open_all(
         progress: called with payloads done and in all.
     """
     out, opened, done = Findings(), 0, 0
+    erased: Counter[int] = Counter()  # payloads, by erase record
     foreign: Counter[str] = Counter()
     total = store.query("SELECT count(*) FROM payload WHERE seq>=?", (start,))[0][0]
     for number in _numbers(store, start):
@@ -42,15 +43,20 @@ def open_all(
             opened += 1
         except UnknownKeyError as error:
             foreign[error.key_id] += 1
+        except ErasedError as error:
+            erased[error.record] += 1
         except UnsealError as error:
             if opener.is_key_gone(number):
-                out.warning("key-missing", f"payload {number}", "its data key was erased or lost")
+                sentence = "its data key is not there, and no erase record says why"
+                out.error("key-missing", f"payload {number}", sentence)
             else:
                 out.error("payload-sealed", f"payload {number}", error.problem)
         except SealingError as error:
             out.error("payload-sealed", f"payload {number}", type(error).__name__)
         if progress is not None and not done % PAGE:
             progress(done, total)
+    for record, count in sorted(erased.items()):
+        out.info("erased", f"record {record}", f"{count} payloads are gone, as it says")
     for key, count in sorted(foreign.items()):
         sentence = f"{count} payloads are sealed to it; they were compared by their hashes only"
         out.warning("key-not-held", f"key {key}", sentence)

@@ -53,10 +53,14 @@ CODES: Final[dict[str, str]] = {
     "index-unchecked": "the index was not compared, because a record could not be read",
     "not-checked": "something that a whole verification looks at was not asked for",
     "payload-sealed": "a payload does not open to what its record says of it",
-    "key-missing": "the data key of a payload is gone: erased, or deleted",
     "key-not-held": "payloads of a compartment whose key this reader does not hold",
     "meta-mismatch": "the identity in the table meta is not that of record 0",
     "origin-mismatch": "record 0 names another log or key than the one trusted from outside",
+    "key-missing": "a data key that a record names is not there, and no erase record says why",
+    "key-back": "a data key that was erased is there again: an old key file was put back",
+    "keys-unread": "the key file beside the store cannot be read, so its keys were not compared",
+    "erased": "payloads that an erase record says are gone; their hashes still verify",
+    "erasure-pending": "an erasure waits for a reader before the last bytes of its keys go",
     "gap": "the recorder itself wrote down that events were lost",
 }
 

@@ -29,6 +29,9 @@ KEY_COLUMNS: Final = {  # how many leading columns name a row
     "link": 3,
     "access": 1,
     "access_source": 2,
+    "erasure": 1,
+    "gone": 2,
+    "hold": 2,
 }
 MAX_ROWS: Final = 1_000  # differing rows of one table that are looked at
 

@@ -19,6 +19,7 @@ import orjson
 
 from provkeep.errors import (
     AmbiguousIdError,
+    ErasedError,
     KeyFileError,
     PinError,
     UnknownIdError,
@@ -36,7 +37,7 @@ from provkeep.reading.lineage import Lineage, Source
 from provkeep.reading.lookup import find_trace, newest_trace, query_in
 from provkeep.reading.paths import Paths
 from provkeep.reading.traces import Names, Trace
-from provkeep.reading.unsealing import Opener, text_of
+from provkeep.reading.unsealing import Opener, erased_mark, text_of
 from provkeep.sealing.home import find_by_path, load_reader_keys, log_public, pin_path
 from provkeep.sealing.keyring import Keyring
 from provkeep.store.keyfile import KeyFile, keys_path
@@ -85,6 +86,8 @@ class Reader:
 
     def close(self) -> None:
         """Release the files; idempotent."""
+        if self._opener is not None:
+            self._opener.close()
         self._access.close()
         self._store.close()
         if self._keys is not None:
@@ -417,7 +420,8 @@ class Reader:
 
         Raises:
             AccessNotRecordedError: the access could not be committed; nothing was opened.
-            UnknownKeyError, UnsealError: this reader may not open it, or it was erased.
+            ErasedError: it was erased; says when, and by which record.
+            UnknownKeyError, UnsealError: this reader may not open it.
         """
         return text_of(self.value(of, purpose=purpose))
 
@@ -438,7 +442,8 @@ class Reader:
         """Values of many artifacts by id, after one access record that lists them.
 
         Of a run, the value is what the framework said of it besides input and output: tags,
-        metadata, invocation parameters.
+        metadata, invocation parameters. Of several, one that was erased is
+        ``{"$erased": record}``; alone it raises ErasedError.
         """
         wanted = [self._focus(node) for node in of]
         placed: list[tuple[str, Trace, int]] = []
@@ -462,10 +467,15 @@ class Reader:
         )
         out: dict[str, Any] = {}
         for i, (focus, trace, number) in enumerate(placed):
-            if ".r" in focus:
-                out[focus] = opener.attributes(trace, number)
-            else:
-                out[focus] = opener.value(trace, number, self._given(trace))
+            try:
+                if ".r" in focus:
+                    out[focus] = opener.attributes(trace, number)
+                else:
+                    out[focus] = opener.value(trace, number, self._given(trace))
+            except ErasedError as error:
+                if len(placed) == 1:
+                    raise
+                out[focus] = erased_mark(error)  # the others are still there
             if progress is not None:
                 progress(i + 1, len(placed))
         return out

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from provkeep.errors import SealingError, UnsealError
+from provkeep.errors import ErasedError, SealingError, UnsealError
 from provkeep.model import records as r
 from provkeep.model.values import decode
 from provkeep.reading.traces import Item, Trace
@@ -32,6 +32,14 @@ class Opener:
         self._bodies: dict[int, dict[str, Any]] = {}
         self._data_keys: dict[tuple[int, str, bytes], bytes] = {}
         self._said: dict[str, tuple[int, dict[str, dict[str, Any]]]] = {}
+        self._newest_erasure: int | None = None
+
+    def close(self) -> None:
+        """Forget opened keys and release the key file."""
+        self._data_keys.clear()
+        self._said.clear()
+        if self._file is not None:
+            self._file.close()
 
     @property
     def held(self) -> tuple[str, ...]:
@@ -43,8 +51,10 @@ class Opener:
 
         Raises:
             UnknownKeyError: its compartment's key is not held.
+            ErasedError: it was erased.
             UnsealError: it was altered or moved, or its key is gone.
         """
+        self._notice_erasures()
         found = self._store.payloads([number]).get(number)
         if found is None or found[1] is None:
             raise UnsealError(f"payload {number}", "it is not in the store")
@@ -130,10 +140,11 @@ class Opener:
         if key is None:
             if self._file is None or self._ring is None:
                 raise UnsealError("payload", "this reader holds no keys of this store")
+            self._refuse_erased(number)
             row = self._file.key(number)
             if row is None:
                 raise UnsealError(
-                    f"data key {number}", "it was erased, or the key file is another one"
+                    f"data key {number}", "the key file does not hold it; run `provkeep verify`"
                 )
             wrapped, eid, theirs, sealed, _ = row
             if theirs != compartment:
@@ -143,6 +154,24 @@ class Opener:
             if len(self._data_keys) > 1024:
                 self._data_keys.pop(next(iter(self._data_keys)))
         return key
+
+    def _refuse_erased(self, number: int) -> None:
+        """An erased key opens nothing, even where an old key file still holds it."""
+        rows = self._store.query(
+            "SELECT e.seq, e.at_us FROM gone g JOIN erasure e ON e.seq = g.seq"
+            " WHERE g.first <= ? AND g.last >= ? ORDER BY e.seq LIMIT 1",
+            (number, number),
+        )
+        if rows:
+            raise ErasedError("payload", *rows[0])
+
+    def _notice_erasures(self) -> None:
+        """Drop what was opened before an erasure."""
+        newest = self._store.query("SELECT max(seq) FROM erasure")[0][0]
+        if newest != self._newest_erasure:
+            self._newest_erasure = newest
+            self._data_keys.clear()
+            self._said.clear()
 
     # -- values ------------------------------------------------------------------------------
 
@@ -177,6 +206,7 @@ class Opener:
 
     def said(self, trace: Trace, of: str, number: int) -> dict[str, Any]:
         """The sealed attributes of a run (``of="runs"``) or artifact (``of="artifacts"``)."""
+        self._notice_erasures()
         if trace.tid not in self._said or len(trace.metas) != self._said[trace.tid][0]:
             found: dict[str, dict[str, Any]] = {"runs": {}, "artifacts": {}}
             for payload in trace.metas:
@@ -203,12 +233,28 @@ class Opener:
         out: list[Any] = []
         for member in item.members:
             if isinstance(member, int):
-                out.append(self.value(trace, member, other))
+                out.append(self._part(trace, member, other))
             else:
                 base, start, stop = member
-                whole = self.value(trace, base, other)
+                whole = self._part(trace, base, other)
                 out.extend(whole[start:stop] if isinstance(whole, list) else [whole])
+        if out and all(is_erased(part) for part in out):
+            number = item.members[0] if isinstance(item.members[0], int) else item.members[0][0]
+            self.value(trace, number, other)  # nothing is left of it: says so
         return out
+
+    def _part(self, trace: Trace, number: int, other: Other) -> Any:
+        """The value of a part; of one that was erased, the mark that says so."""
+        try:
+            return self.value(trace, number, other)
+        except ErasedError as error:
+            return erased_mark(error)
+
+    def _quoted(self, trace: Trace, piece: list[int], other: Other) -> str:
+        try:
+            return self.text(trace, piece[0], other)[piece[1] : piece[2]]
+        except ErasedError as error:
+            return f"[erased: record {error.record}]"
 
     def _in_list(self, trace: Trace, base: int, at: int, other: Other) -> Any:
         values = self.value(trace, base, other)
@@ -223,22 +269,30 @@ class Opener:
         if len(value) == 1:
             (key, inner), *_ = value.items()
             if key == "$ref":
-                return self.value(trace, item.members[inner], other)
+                return self._part(trace, item.members[inner], other)
             if key == "$rope":
                 return "".join(
-                    piece
-                    if isinstance(piece, str)
-                    else self.text(trace, piece[0], other)[piece[1] : piece[2]]
+                    piece if isinstance(piece, str) else self._quoted(trace, piece, other)
                     for piece in inner
                 )
             if key == "$calls":
-                return [self.value(trace, n, other) for n in item.options["calls"]]
+                return [self._part(trace, n, other) for n in item.options["calls"]]
         return {k: self._fill(trace, item, v, other) for k, v in value.items()}
 
     def text(self, trace: Trace, number: int, other: Other) -> str:
         """The text of an artifact: of a message its content, of a document its page."""
         value = self.value(trace, number, other)
         return text_of(value)
+
+
+def erased_mark(error: ErasedError) -> dict[str, int]:
+    """What stands in a value for a part that was erased: the number of the erase record."""
+    return {"$erased": error.record}
+
+
+def is_erased(value: Any) -> bool:
+    """Is this the mark of a part that was erased?"""
+    return isinstance(value, dict) and value.keys() == {"$erased"}
 
 
 def text_of(value: Any) -> str:

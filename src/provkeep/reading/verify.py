@@ -24,6 +24,7 @@ from provkeep.errors import (
 from provkeep.reading.checks import Progress, Seen, Walk, check_schema, stored_head
 from provkeep.reading.findings import CODES, Finding, Findings, Report
 from provkeep.reading.frozen import FrozenStore, is_still, require_file
+from provkeep.reading.keychecks import check_keys
 from provkeep.reading.reindex import WholeIndex
 from provkeep.reading.signed import Trust
 from provkeep.reading.since import NewIndex
@@ -100,6 +101,7 @@ def _check(
             if not check_schema(store, out):
                 return out, seen
             check(store, trust, out, progress, seen)
+        check_keys(where, seen.use, out)  # after the store is let go: it may have moved on
     except NotAProvkeepFileError as error:
         out.error("integrity" if seen.records else "not-a-database", "file", error.problem)
     except StoreError as error:

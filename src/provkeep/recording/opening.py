@@ -29,6 +29,7 @@ from provkeep.sealing.home import (
 from provkeep.sealing.logkeys import finish_log_key, log_seeds, next_log_key
 from provkeep.store.base import Transaction
 from provkeep.store.connection import PATIENT_MS
+from provkeep.store.erasing import carry_out
 from provkeep.store.keyfile import KeyFile, keys_path
 from provkeep.store.sqlite import SqliteStore
 from provkeep.tlog.checkpoint import LogKey, verify_checkpoint
@@ -91,6 +92,7 @@ def open_for_recording(path: str | os.PathLike[str], *, busy_ms: int = PATIENT_M
         if not opened.pin.exists():
             _begin(opened, lost)
         opened.pin_problem = _check_pin(opened)
+        carry_out(store, keys)  # erasures that a reader held back, or that an old file undid
         store.wait_for_locks(busy_ms)
         keys.wait_for_locks(busy_ms)
         return opened

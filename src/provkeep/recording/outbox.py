@@ -19,7 +19,8 @@ from provkeep.recording.opening import Opened, advance_pin, sign
 from provkeep.recording.telling import Tally, where
 from provkeep.recording.ties import Ties
 from provkeep.sealing.sealer import Sealer
-from provkeep.store.base import Store
+from provkeep.store.base import Store, Transaction
+from provkeep.store.erasing import carry_out, gone_since, newest_erasure
 
 if TYPE_CHECKING:
     from provkeep.recording.recorder import Buffer
@@ -46,6 +47,10 @@ class Flight:
         self.left = 0  # records sealed and not committed
         self.numbers: dict[int, int] = {}  # place of a payload in the trace's drain -> its number
         self.final: list[Any] | None = None  # an entry that needs those numbers
+
+
+class _ErasedMeanwhileError(Exception):
+    """A key may be gone that something waiting was sealed with."""
 
 
 class _Lenient:
@@ -75,6 +80,7 @@ class Outbox:
         self._retry_s = FIRST_RETRY_S
         self._retry_at = 0.0
         self._dirty = False  # records came since the last checkpoint
+        self._erased = -1  # newest erase record that was heeded
         self._signed_at = 0.0
 
     @property
@@ -88,6 +94,12 @@ class Outbox:
         return self.refusal is None or time.monotonic() >= self._retry_at
 
     # -- in ------------------------------------------------------------------------------------
+
+    def heed_erasures(self) -> None:
+        """Look whether something was erased, so that what comes next does not refer to it."""
+        with contextlib.suppress(ProvkeepError, OSError):  # before a commit it is asked again
+            if newest_erasure(self.opened.store) > self._erased:
+                self._heed_erasures()
 
     def launch(self, buffer: Buffer) -> None:
         """Take what a trace has said, unless its last flight is still on its way."""
@@ -164,6 +176,14 @@ class Outbox:
             some = [self._records.popleft() for _ in range(min(chunk, len(self._records)))]
             try:
                 self._append(some)
+            except _ErasedMeanwhileError:
+                self._records.extendleft(reversed(some))
+                try:
+                    self._heed_erasures()
+                except (ProvkeepError, OSError) as error:
+                    self._refuse(error)
+                    return settled
+                continue
             except (ProvkeepError, OSError) as error:
                 self._records.extendleft(reversed(some))
                 self._refuse(error)
@@ -193,9 +213,28 @@ class Outbox:
             records.append(r.Pending(body, []))
         durable = any(flight.buffer.durability == "strict" for _, flight, _ in some)
         self.opened.keys.check_in_place()
-        self.opened.log.append(records, durable=durable)
+        self.opened.log.append(records, durable=durable, check=self._check_erasures)
         if gap:
             self._tally.recorded(gap)
+
+    def _check_erasures(self, tx: Transaction) -> None:
+        """Nothing may be committed under a key that was erased meanwhile."""
+        newest = tx.query("SELECT max(seq) FROM erasure")[0][0]
+        if newest is not None and newest > self._erased:
+            raise _ErasedMeanwhileError
+
+    def _heed_erasures(self) -> None:
+        """Seal what waits under fresh keys; forget documents and names whose keys are gone."""
+        store, seen = self.opened.store, self._erased
+        newest = newest_erasure(store)
+        self._sealer.forget(gone_since(store, seen))
+        self.ties.forget()
+        for record, flight, _ in self._records:
+            trace = flight.buffer.trace
+            self._sealer.renew(
+                record, scope=trace.tid, number=record.body["n"], trace_keys=trace.keys
+            )
+        self._erased = newest
 
     def _learn(self, record: r.Pending, flight: Flight, places: list[int]) -> None:
         if record.seq < 0:
@@ -275,6 +314,8 @@ class Outbox:
     def sign(self, *, now: bool) -> None:
         """Sign a checkpoint and move the pin, if there is something new and it is time."""
         at = time.monotonic()
+        if now:
+            self._carry_out()
         if not self._dirty or not (now or at - self._signed_at >= CHECKPOINT_S):
             return
         self._signed_at = at
@@ -283,6 +324,11 @@ class Outbox:
             self._dirty = False
         except (ProvkeepError, OSError) as error:
             self._tally.add(error, 0)
+
+    def _carry_out(self) -> None:
+        """Finish an erasure that a reader held back."""
+        with contextlib.suppress(ProvkeepError, OSError):  # the next one that comes by does it
+            carry_out(self.opened.store, self.opened.keys)
 
     def close(self) -> None:
         """Release the store; data keys that nothing used go."""

@@ -233,6 +233,7 @@ class Writer:
         outbox = self._outbox
         assert outbox is not None  # noqa: S101  # just opened
         now = time.monotonic()
+        outbox.heed_erasures()
         for buffer in buffers:
             self._take(buffer, outbox, now)
         look = flush or now - self._looked_at >= PARTIAL_S

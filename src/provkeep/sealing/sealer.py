@@ -10,13 +10,15 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from provkeep.model.canonical import MAX_INT
 from provkeep.model.records import CLASS_CODE, Pending, b64, payload_context
-from provkeep.sealing.envelope import DATA_KEY_BYTES, data_key_commitment, seal
+from provkeep.sealing.envelope import DATA_KEY_BYTES, data_key_commitment, seal, unseal
 from provkeep.sealing.home import RecorderConfig
 from provkeep.sealing.keyring import SUITE, EpochKey, new_epoch, wrap_data_key
 
@@ -67,6 +69,18 @@ class Sealer:
         self._epochs: dict[str, tuple[int, EpochKey]] = {}
         self._epoch_until = 0.0
         self._sources: OrderedDict[tuple[bytes, str], DataKey] = OrderedDict()
+        self._gone: list[tuple[int, int]] = []  # numbers of erased keys, first and last, in order
+
+    def forget(self, gone: Iterable[tuple[int, int]]) -> None:
+        """These keys (first and last numbers) were erased: from now on they seal nothing."""
+        self._gone = sorted({*self._gone, *gone})
+        for at in [at for at, key in self._sources.items() if self.is_gone(key.number)]:
+            del self._sources[at]
+
+    def is_gone(self, number: int) -> bool:
+        """Was this key erased?"""
+        at = bisect_right(self._gone, (number, MAX_INT)) - 1
+        return at >= 0 and number <= self._gone[at][1]
 
     def take(self, compartment: str) -> DataKey:
         """A data key that nothing has used yet."""
@@ -132,6 +146,7 @@ class Sealer:
         keys: list[list[Any]] = []
         hashes: list[list[Any]] = []
         envelopes: list[bytes] = []
+        sealed_with: list[tuple[DataKey, bytes | None]] = []
         store_id = self._config.store_id
         for i, payload in enumerate(payloads):
             compartment = payload.compartment
@@ -139,9 +154,10 @@ class Sealer:
                 key = self.source_key(payload.source, compartment)
             else:
                 found = trace_keys.get(compartment)
-                if found is None:
+                if found is None or (self._gone and self.is_gone(found.number)):
                     found = trace_keys[compartment] = self.take(compartment)
                 key = found
+            sealed_with.append((key, payload.source))
             place = places.get(key.number)
             if place is None:
                 place = places[key.number] = len(keys)
@@ -152,7 +168,32 @@ class Sealer:
             hashes.append([b64(hashlib.sha256(envelope).digest()), place])
         if envelopes:
             body["keys"], body["p"] = keys, hashes
-        return Pending(body, envelopes)
+        pending = Pending(body, envelopes)
+        pending.sealed_with = sealed_with
+        return pending
+
+    def renew(
+        self, pending: Pending, *, scope: str, number: int, trace_keys: dict[str, DataKey]
+    ) -> None:
+        """Seal a record anew that was sealed before one of its keys was erased.
+
+        Args:
+            pending: sealed here and not committed.
+            scope: as for ``record``, and so the others.
+            number: this record's number within its scope.
+            trace_keys: data keys of the scope by compartment, extended as needed.
+        """
+        if not any(self.is_gone(key.number) for key, _ in pending.sealed_with):
+            return
+        payloads = []
+        for i, (key, source) in enumerate(pending.sealed_with):
+            context = payload_context(self._config.store_id, scope, number, i, key.compartment)
+            text = unseal(pending.envelopes[i], data_key=key.key, context=context)
+            payloads.append(Payload(key.compartment, text, source))
+        fresh = self.record(
+            pending.body, payloads, scope=scope, number=number, trace_keys=trace_keys
+        )
+        pending.envelopes, pending.sealed_with = fresh.envelopes, fresh.sealed_with
 
     def drop_unused(self) -> None:
         """Delete the keys that were made ahead and not used."""

@@ -39,6 +39,9 @@ class Transaction(Protocol):
     def bodies(self, start: int, stop: int) -> list[bytes]:
         """Stored bodies of records ``start <= seq < stop``, in order."""
 
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Rows of a question, as this change sees them."""
+
 
 class Store(Protocol):
     """A log, its payloads and its index."""

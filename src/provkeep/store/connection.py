@@ -114,6 +114,11 @@ def connect(path: Path, *, read_only: bool, busy_ms: int) -> sqlite3.Connection:
     return conn
 
 
+def look_at(path: Path, *, still: bool) -> sqlite3.Connection:
+    """Open a connection that only reads; where nothing changes, without a file beside it."""
+    return _connect(path, f"mode=ro{'&immutable=1' if still else ''}", PATIENT_MS)
+
+
 def _connect(path: Path, mode: str, busy_ms: int) -> sqlite3.Connection:
     conn = sqlite3.connect(
         f"{path.resolve().as_uri()}?{mode}",

@@ -29,6 +29,10 @@ def apply(conn: sqlite3.Connection, seq: int, body: dict[str, Any]) -> None:
         _trace(conn, seq, body)
     elif kind == "access":
         _access(conn, seq, body)
+    elif kind == "erase":
+        _erase(conn, seq, body)
+    elif kind == "hold":
+        _hold(conn, seq, body)
 
 
 @dataclass(slots=True)
@@ -189,3 +193,31 @@ def _access(conn: sqlite3.Connection, seq: int, body: dict[str, Any]) -> None:
         "INSERT INTO access_source VALUES(?,?,?)",
         [(s, seq, reach) for s, reach in rows.items()],
     )
+
+
+def _erase(conn: sqlite3.Connection, seq: int, body: dict[str, Any]) -> None:
+    """Which keys are gone; documents whose keys are gone are stored anew when they come again."""
+    conn.execute("INSERT INTO erasure VALUES(?,?,?)", (seq, body["at"], body["what"]))
+    gone = body["gone"]
+    conn.executemany(
+        "INSERT INTO gone(first,last,seq) VALUES(?,?,?)",
+        [(first, last, seq) for first, last in zip(gone[::2], gone[1::2], strict=True)],
+    )
+    classes = body.get("c", range(len(r.COMPARTMENTS)))
+    for tag in body.get("src", ()):
+        source = _source(conn, r.unb64(tag), None)
+        if r.CLASS_CODE["document"] in classes:
+            conn.execute(
+                "DELETE FROM doc WHERE payload IN (SELECT d.payload FROM doc d"
+                " JOIN payload p ON p.id = d.payload WHERE p.source = ?)",
+                (source,),
+            )
+        if r.CLASS_CODE["meta"] in classes:
+            conn.execute("UPDATE source SET payload = NULL WHERE id = ?", (source,))
+
+
+def _hold(conn: sqlite3.Connection, seq: int, body: dict[str, Any]) -> None:
+    what, key = body["what"], r.unb64(body["id"])
+    conn.execute("DELETE FROM hold WHERE what=? AND id=?", (what, key))
+    if body["do"] == "add":
+        conn.execute("INSERT INTO hold VALUES(?,?,?)", (what, key, seq))

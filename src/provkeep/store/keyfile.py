@@ -17,8 +17,10 @@ from provkeep.store.connection import (
     PATIENT_MS,
     Link,
     Place,
+    check_identity,
     clear_errors,
     closed_on_error,
+    look_at,
     open_or_create,
 )
 
@@ -112,6 +114,62 @@ class KeyFile:
             )
         return tuple(row) if row else None
 
+    # -- erasing ---------------------------------------------------------------------------------
+
+    def erased_through(self) -> int:
+        """The newest erase record whose keys are known to be in no file any more; -1 for none."""
+        return self._noted("erased")
+
+    def erase(self, ranges: Sequence[tuple[int, int]], through: int, *, busy_ms: int) -> bool:
+        """Destroy wrapped keys, so that their bytes are in this file and its log no more.
+
+        Deleting is not enough: a page that was split may keep a copy of what it once held beside
+        its rows (seen with SQLite 3.40 in spite of ``secure_delete``), so the file is rebuilt, and
+        then the write-ahead log is emptied into it.
+
+        Args:
+            ranges: first and last numbers, both included.
+            through: number of the newest erase record that names them.
+            busy_ms: how long to wait for readers that still use the old state, in milliseconds.
+
+        Returns:
+            False while a reader holds it back: the keys are deleted, their bytes may still be in
+            the write-ahead log. Call again later.
+        """
+        self.check_in_place()
+        with self._link.lock, clear_errors(self.path):
+            conn = self._link.get()
+            if self._noted("rebuilt") < through:
+                with self._write() as tx:
+                    tx.executemany("DELETE FROM datakey WHERE id BETWEEN ? AND ?", ranges)
+                    # an old key file that was put back must not give an erased number again
+                    last = max((last for _, last in ranges), default=0)
+                    tx.execute(
+                        "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'datakey'",
+                        (last,),
+                    )
+                conn.execute("VACUUM")
+                self._note("rebuilt", through)
+            conn.execute(f"PRAGMA busy_timeout = {int(busy_ms)}")
+            try:
+                busy = conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            finally:
+                conn.execute(f"PRAGMA busy_timeout = {int(self._busy_ms)}")
+            if busy:
+                return False
+            self._note("erased", through)
+            return True
+
+    def _noted(self, key: str) -> int:
+        with self._link.lock, clear_errors(self.path):
+            conn = self._link.get()
+            row = conn.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
+        return int(row[0]) if row else -1
+
+    def _note(self, key: str, value: int) -> None:
+        with self._write() as conn:
+            conn.execute("INSERT OR REPLACE INTO meta VALUES(?,?)", (key, str(value)))
+
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
         """One immediate transaction."""
@@ -132,3 +190,40 @@ class KeyFile:
     def close(self) -> None:
         """Release the file; idempotent."""
         self._link.close()
+
+
+class KeyNumbers:
+    """Which keys a key file holds, for whoever may not or need not open them. Writes nothing.
+
+    Args:
+        path: the key file.
+        still: nobody writes it and its write-ahead log is empty, so that no lock is needed.
+
+    Raises:
+        StoreError: it is not a key file, or cannot be read.
+    """
+
+    def __init__(self, path: Path, *, still: bool) -> None:
+        self._path = path
+        with clear_errors(path):
+            self._conn = look_at(path, still=still)
+            with closed_on_error(self._conn):
+                check_identity(
+                    self._conn, path, schema.KEYS_APPLICATION_ID, max(schema.KEYS_MIGRATIONS)
+                )
+                self._conn.execute("BEGIN")
+
+    def all(self) -> list[int]:
+        """Numbers of all keys, in order."""
+        with clear_errors(self._path):
+            return [int(n) for (n,) in self._conn.execute("SELECT id FROM datakey ORDER BY id")]
+
+    def erased_through(self) -> int:
+        """See ``KeyFile.erased_through``."""
+        with clear_errors(self._path):
+            row = self._conn.execute("SELECT value FROM meta WHERE key='erased'").fetchone()
+        return int(row[0]) if row and str(row[0]).isdigit() else -1
+
+    def close(self) -> None:
+        """Release the file."""
+        self._conn.close()

@@ -45,6 +45,10 @@ CREATE INDEX access_actor ON access(actor);
 CREATE INDEX access_tid ON access(tid);
 CREATE TABLE access_source(source INTEGER, seq INTEGER, reach INTEGER NOT NULL,
                            PRIMARY KEY(source, seq)) WITHOUT ROWID;
+CREATE TABLE erasure(seq INTEGER PRIMARY KEY, at_us INTEGER NOT NULL, what TEXT NOT NULL);
+CREATE TABLE gone(first INTEGER, seq INTEGER, last INTEGER NOT NULL,
+                  PRIMARY KEY(first, seq)) WITHOUT ROWID;
+CREATE TABLE hold(what TEXT, id BLOB, seq INTEGER NOT NULL, PRIMARY KEY(what, id)) WITHOUT ROWID;
 """
 INDEX_TABLES: Final = (
     "trace",
@@ -55,6 +59,9 @@ INDEX_TABLES: Final = (
     "link",
     "access",
     "access_source",
+    "erasure",
+    "gone",
+    "hold",
 )
 
 _KEYS_V1: Final = """

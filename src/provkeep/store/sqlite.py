@@ -86,6 +86,9 @@ class SqliteTransaction:
         )
         return [bytes(row[0]) for row in rows]
 
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return self._conn.execute(sql, parameters).fetchall()
+
 
 class SqliteStore:
     """See ``store.base.Store``. One connection to write and one to read, each behind its lock.

@@ -46,7 +46,12 @@ class Log:
         self._tip = b""  # its last leaf hash, by which a log that was exchanged is noticed
 
     def append(
-        self, pending: Iterable[Pending], *, durable: bool = False, only_first: bool = False
+        self,
+        pending: Iterable[Pending],
+        *,
+        durable: bool = False,
+        only_first: bool = False,
+        check: Callable[[Transaction], None] | None = None,
     ) -> None:
         """Append records in one transaction and tell each its number.
 
@@ -54,6 +59,8 @@ class Log:
             pending: the records, in order.
             durable: return only when the disk has them.
             only_first: append to an empty log, or not at all.
+            check: called first, while nobody else can append; what it raises stops the append,
+                and ``pending`` is read only after it.
 
         Raises:
             StoreError: the store refused; nothing was appended.
@@ -63,6 +70,8 @@ class Log:
             frontier = self._head(tx)
             if only_first and frontier.size:
                 return
+            if check is not None:
+                check(tx)
             payload, tip = tx.next_payload(), self._tip
             for record in pending:
                 fields = record.body
