@@ -509,7 +509,7 @@ def sibling(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pin]:
     folder = tmp_path_factory.mktemp("sibling")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PROVKEEP_HOME", str(folder / "home"))
-        record(folder / "audit.db", *["What is the policy?"] * 8)
+        record(folder / "audit.db", *["What is the policy?"] * 12)
         return folder / "audit.db", outside(folder / "audit.db")[0]
 
 

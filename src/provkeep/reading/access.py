@@ -18,6 +18,7 @@ from provkeep.model.values import encode_json
 from provkeep.sealing.home import RecorderConfig, load_recorder_config
 from provkeep.sealing.keyring import fingerprint
 from provkeep.sealing.logkeys import log_seeds
+from provkeep.sealing.retired import load_retired
 from provkeep.sealing.sealer import Payload, Sealer
 from provkeep.store.keyfile import KeyFile, keys_path
 from provkeep.store.sqlite import SqliteStore
@@ -52,6 +53,12 @@ class AccessLog:
         """Keyed digest under which a name is filed."""
         key = self.config().fingerprint_key
         return fingerprint(key, domain, name.encode("utf-8", "surrogatepass"))
+
+    def tags(self, domain: str, name: str) -> list[bytes]:
+        """Tags under which a name may be filed: also by fingerprint keys that were rotated out."""
+        text = name.encode("utf-8", "surrogatepass")
+        old = load_retired(self._store_id).fingerprints
+        return [self.tag(domain, name), *(fingerprint(key, domain, text) for key in old)]
 
     def commit(
         self,

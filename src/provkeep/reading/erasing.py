@@ -170,13 +170,18 @@ def plan(
         takes.traces.add(bytes.fromhex(tid))
         body["t"] = tid
     elif subject is not None:
-        takes.subject = r.b64(reader._access.tag("subject", subject))
-        rows = store.query("SELECT tid FROM trace WHERE subject=?", (r.unb64(takes.subject),))
+        tags = reader._access.tags("subject", subject)
+        takes.subjects = {r.b64(tag) for tag in tags}
+        rows = query_in(store, "SELECT tid FROM trace WHERE subject IN ({marks})", tags)
         takes.traces.update(bytes(row[0]) for row in rows)
         if not takes.traces:
             raise UnknownIdError("subject", "of that name")  # the name itself goes into no message
     elif source is not None:
         takes.sources.add(r.b64(reader.source_tag(source)))
+        if not source.startswith("s."):
+            tags = reader._access.tags("source", source)
+            rows = query_in(store, "SELECT tag FROM source WHERE tag IN ({marks})", tags)
+            takes.sources.update(r.b64(row[0]) for row in rows)
     elif older_than_us is not None:
         body["before"] = older_than_us
         takes.traces = traces_before(store, older_than_us)

@@ -40,6 +40,7 @@ from provkeep.reading.traces import Names, Trace
 from provkeep.reading.unsealing import Opener, erased_mark, text_of
 from provkeep.sealing.home import find_by_path, load_reader_keys, log_public, pin_path
 from provkeep.sealing.keyring import Keyring
+from provkeep.sealing.retired import load_retired
 from provkeep.store.keyfile import KeyFile, keys_path
 from provkeep.store.sqlite import SqliteStore
 from provkeep.tlog.pin import Pin, read_pin
@@ -124,8 +125,13 @@ class Reader:
         return self._summaries(self._store.query(sql, (*values, limit)))
 
     def _filter(self, **names: str | None) -> tuple[list[str], list[Any]]:
-        wanted = {k: v for k, v in names.items() if v is not None}
-        return [f"{k}=?" for k in wanted], [self._access.tag(k, v) for k, v in wanted.items()]
+        where, values = [], []
+        for kind, name in names.items():
+            if name is not None:
+                tags = self._access.tags(kind, name)
+                where.append(f"{kind} IN ({','.join('?' * len(tags))})")
+                values += tags
+        return where, values
 
     def _summaries(self, rows: Iterable[tuple[Any, ...]]) -> list[TraceSummary]:
         found = list(rows)
@@ -256,9 +262,9 @@ class Reader:
                 return tag
             raise UnknownIdError("source", name)
         with contextlib.suppress(KeyFileError):
-            tag = self._access.tag("source", name)
-            if self._store.query("SELECT 1 FROM source WHERE tag=?", (tag,)):
-                return tag
+            for tag in self._access.tags("source", name):
+                if self._store.query("SELECT 1 FROM source WHERE tag=?", (tag,)):
+                    return tag
         names = self.source_names()
         fits = [t for t, full in names.items() if full.replace("\\", "/").endswith("/" + name)]
         fits = fits or [t for t, full in names.items() if name in full]
@@ -346,8 +352,9 @@ class Reader:
             where.append("a.tid=?")
             values.append(bytes.fromhex(self._trace_id(trace)))
         if actor is not None:
-            where.append("a.actor=?")
-            values.append(self._access.tag("actor", actor))
+            tags = self._access.tags("actor", actor)
+            where.append(f"a.actor IN ({','.join('?' * len(tags))})")
+            values += tags
         condition = " WHERE " + " AND ".join(where) if where else ""
         rows = self._store.query(
             f"SELECT a.seq, r.body, {reach} FROM access a JOIN record r ON r.seq = a.seq"  # noqa: S608  # our own words
@@ -502,7 +509,9 @@ class Reader:
 
     def _open(self) -> Opener:
         if self._opener is None:
-            ring = Keyring(load_reader_keys(self._store.store_id), self._store.store_id)
+            store_id = self._store.store_id
+            retired = load_retired(store_id).private
+            ring = Keyring(load_reader_keys(store_id), store_id, retired)
             if self._keys is None:
                 self._keys = KeyFile(keys_path(self.path), read_only=True)
             self._opener = Opener(self._store, self._keys, ring)

@@ -32,7 +32,7 @@ class Takes:
     traces: set[bytes]
     sources: set[str]  # tags, as records spell them
     classes: frozenset[int] = ALL
-    subject: str | None = None  # its tag: traces of it that begin meanwhile count, too
+    subjects: set[str] = field(default_factory=set)  # tags: traces that begin meanwhile count, too
     keys: set[int] = field(default_factory=set)
     payloads: dict[int, int] = field(default_factory=dict)
     gone: list[tuple[int, int]] = field(default_factory=list)  # erased before
@@ -50,7 +50,7 @@ class Takes:
         if body["k"] != "trace":
             return
         tid = bytes.fromhex(body["t"])
-        if self.subject is not None and body.get("h", {}).get("subject") == self.subject:
+        if body.get("h", {}).get("subject") in self.subjects:
             self.traces.add(tid)
         if "p" not in body:
             return

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hmac
 import os
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
@@ -156,18 +156,27 @@ def new_epoch(recipients: RecipientSet, store_id: bytes) -> dict[str, EpochKey]:
     epochs = {}
     for name, recipient in recipients.recipients.items():
         epoch_id, key = os.urandom(EPOCH_ID_BYTES), os.urandom(EPOCH_KEY_BYTES)
-        public = X25519PublicKey.from_public_bytes(recipient.public)
-        try:
-            sealed = _HPKE.encrypt(key, public, _epoch_info(store_id, name, epoch_id))
-        except ValueError as error:
-            if len(store_id) != STORE_ID_BYTES:
-                raise
-            raise SealingError(
-                f"the public key of compartment {name!r} cannot be sealed to; restore the"
-                " recorder's configuration from the one that 'init' wrote"
-            ) from error
+        sealed = seal_epoch(recipient, key, store_id=store_id, compartment=name, epoch_id=epoch_id)
         epochs[name] = EpochKey(id=epoch_id, compartment=name, key=key, sealed=sealed)
     return epochs
+
+
+def seal_epoch(
+    recipient: Recipient, key: bytes, *, store_id: bytes, compartment: str, epoch_id: bytes
+) -> bytes:
+    """Seal an epoch key, 32 bytes, to a compartment's public half.
+
+    Raises:
+        SealingError: the public key is not a usable one.
+    """
+    info = _epoch_info(store_id, compartment, epoch_id)
+    try:
+        return _HPKE.encrypt(key, X25519PublicKey.from_public_bytes(recipient.public), info)
+    except ValueError as error:
+        raise SealingError(
+            f"the public key of compartment {compartment!r} cannot be sealed to; restore the"
+            " recorder's configuration from the one that 'init' wrote"
+        ) from error
 
 
 def open_epoch(
@@ -232,12 +241,18 @@ def unwrap_checked(epoch_key: bytes, wrapped: bytes, commitment: bytes) -> bytes
 class Keyring:
     """The private halves a reader holds, opening epoch keys when they are first asked for."""
 
-    __slots__ = ("_keys", "_opened", "_store_id")
+    __slots__ = ("_keys", "_opened", "_retired", "_store_id")
 
-    def __init__(self, keys: CompartmentKeys, store_id: bytes) -> None:
+    def __init__(
+        self,
+        keys: CompartmentKeys,
+        store_id: bytes,
+        retired: Mapping[str, Sequence[bytes]] | None = None,
+    ) -> None:
         if len(store_id) != STORE_ID_BYTES:
             raise ValueError(f"a store id has {STORE_ID_BYTES} bytes, got {len(store_id)}")
         self._keys, self._store_id = keys, store_id
+        self._retired = dict(retired or {})  # private halves from before a rotation
         # keyed by the sealed bytes as well: an altered copy must fail, not be answered from here
         self._opened: dict[tuple[str, bytes, bytes], bytes] = {}
 
@@ -259,15 +274,27 @@ class Keyring:
             private = self._keys.private.get(compartment)
             if private is None:
                 raise UnknownKeyError(f"{compartment}/{epoch_id.hex()}", self.held)
-            opened = open_epoch(
-                sealed,
-                private,
-                store_id=self._store_id,
-                compartment=compartment,
-                epoch_id=epoch_id,
-            )
+            opened = self._open(sealed, (private, *self._retired.get(compartment, ())), place)
             self._opened[place] = opened
         return opened
+
+    def _open(
+        self, sealed: bytes, halves: Sequence[bytes], place: tuple[str, bytes, bytes]
+    ) -> bytes:
+        compartment, epoch_id, _ = place
+        for i, half in enumerate(halves):
+            try:
+                return open_epoch(
+                    sealed,
+                    half,
+                    store_id=self._store_id,
+                    compartment=compartment,
+                    epoch_id=epoch_id,
+                )
+            except UnsealError:
+                if i == len(halves) - 1:
+                    raise
+        raise AssertionError("unreachable: there is at least one half")
 
     def __repr__(self) -> str:
         return f"Keyring(held={self.held!r}, store_id={self._store_id.hex()!r})"

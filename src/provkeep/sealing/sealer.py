@@ -7,6 +7,7 @@ at close; if the process dies, an orphan stays, and it is harmless.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 import time
@@ -16,11 +17,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from provkeep.errors import KeyFileError
 from provkeep.model.canonical import MAX_INT
 from provkeep.model.records import CLASS_CODE, Pending, b64, payload_context
 from provkeep.sealing.envelope import DATA_KEY_BYTES, data_key_commitment, seal, unseal
-from provkeep.sealing.home import RecorderConfig
-from provkeep.sealing.keyring import SUITE, EpochKey, new_epoch, wrap_data_key
+from provkeep.sealing.home import RecorderConfig, load_recorder_config
+from provkeep.sealing.keyring import SUITE, EpochKey, RecipientSet, new_epoch, wrap_data_key
 
 EPOCH_S: Final = 24 * 3600  # seconds that one epoch key wraps new data keys
 FIRST_BATCH, LAST_BATCH = 8, 256  # data keys made ahead, per compartment
@@ -38,6 +40,9 @@ class KeyStore(Protocol):
 
     def drop_keys(self, ids: Iterable[int]) -> None:
         """Delete wrapped keys."""
+
+    def epoch_mark(self) -> int:
+        """How often recorders were asked to begin a new epoch."""
 
 
 @dataclass(slots=True)
@@ -68,6 +73,7 @@ class Sealer:
         self._batch: dict[str, int] = {}
         self._epochs: dict[str, tuple[int, EpochKey]] = {}
         self._epoch_until = 0.0
+        self._mark = -1
         self._sources: OrderedDict[tuple[bytes, str], DataKey] = OrderedDict()
         self._gone: list[tuple[int, int]] = []  # numbers of erased keys, first and last, in order
 
@@ -90,10 +96,12 @@ class Sealer:
         return ready.popleft()
 
     def _refill(self, compartment: str) -> deque[DataKey]:
-        if time.monotonic() >= self._epoch_until:
+        mark = self._file.epoch_mark()
+        if time.monotonic() >= self._epoch_until or mark != self._mark:
             self.drop_unused()
             self._sources.clear()
-            made = new_epoch(self._config.recipients, self._config.store_id)
+            self._mark = mark
+            made = new_epoch(self._recipients(), self._config.store_id)
             self._epochs = {
                 name: (self._file.add_epoch(epoch.id, name, epoch.sealed, SUITE), epoch)
                 for name, epoch in made.items()
@@ -110,6 +118,12 @@ class Sealer:
             for i, key in zip(ids, raw, strict=True)
         )
         return ready
+
+    def _recipients(self) -> RecipientSet:
+        """The public halves now: they may have been rotated since this process began."""
+        with contextlib.suppress(KeyFileError):  # gone or unreadable: those it began with
+            return load_recorder_config(self._config.store_id).recipients
+        return self._config.recipients
 
     def source_key(self, source: bytes, compartment: str) -> DataKey:
         """The data key of a source; one per source, epoch and process."""

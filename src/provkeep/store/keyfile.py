@@ -114,6 +114,30 @@ class KeyFile:
             )
         return tuple(row) if row else None
 
+    # -- rotating --------------------------------------------------------------------------------
+
+    def epochs(self) -> list[tuple[int, bytes, str, bytes]]:
+        """All sealed epoch keys: number, id, compartment, sealed."""
+        with self._link.lock, clear_errors(self.path):
+            rows = self._link.get().execute("SELECT id, eid, compartment, sealed FROM epoch")
+            return [(int(n), bytes(e), str(c), bytes(s)) for n, e, c, s in rows]
+
+    def reseal(self, changed: Sequence[tuple[int, bytes, str]]) -> None:
+        """Replace sealed epoch keys, all or none: number, sealed, suite."""
+        with self._write() as conn:
+            conn.executemany(
+                "UPDATE epoch SET sealed=?, suite=? WHERE id=?",
+                [(sealed, suite, number) for number, sealed, suite in changed],
+            )
+
+    def epoch_mark(self) -> int:
+        """How often recorders were asked to begin a new epoch; 0 for never."""
+        return max(0, self._noted("epoch"))
+
+    def ask_new_epoch(self) -> None:
+        """Have every recorder begin a new epoch with its next data keys."""
+        self._note("epoch", self.epoch_mark() + 1)
+
     # -- erasing ---------------------------------------------------------------------------------
 
     def erased_through(self) -> int:
