@@ -19,7 +19,7 @@ PACKAGE = "provkeep"
 # Units of one layer are siblings and do not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("model",),
+    ("model", "masking"),
     ("sealing", "store"),
     ("policy", "tlog"),
     ("recording", "reading"),

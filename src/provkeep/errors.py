@@ -239,6 +239,17 @@ class NothingRecordedError(UnknownIdError):
         self.what, self.wanted = "trace", "newest"
 
 
+class NotRecordedError(ProvkeepError):
+    """A text was asked for of a trace that was recorded without payloads."""
+
+    def __init__(self, artifact: str) -> None:
+        super().__init__(
+            f"there is no text of {artifact}: its trace was recorded with payloads=False, which"
+            " keeps what ran and what came from what"
+        )
+        self.artifact = artifact
+
+
 class AmbiguousIdError(ProvkeepError):
     """A prefix fits several."""
 

@@ -33,6 +33,7 @@ from provkeep.langchain.meaning import (
     status_of,
 )
 from provkeep.langchain.snapshots import answered_by, model_result, register_all, usage_of
+from provkeep.masking import Mask
 from provkeep.model.events import (
     NOTHING,
     Noted,
@@ -84,6 +85,10 @@ class ProvenanceHandler(BaseCallbackHandler):
         tokens: record when each streamed chunk came and how long it was.
         durability: ``"trace"``: committed when the root run returns; ``"batch"``: soon after;
             ``"strict"``: on disk when the root run returns, or the run fails.
+        mask: replaces what must not be stored, before it is sealed: a masker of
+            ``provkeep.masking``, a function from text to text, or several. Names (actor, session,
+            subject, components) and ids are not masked.
+        payloads: False records no text at all: what ran, when, and what came from what.
 
     Raises:
         ProvkeepError: the store cannot be opened or made.
@@ -104,6 +109,8 @@ class ProvenanceHandler(BaseCallbackHandler):
         version: str | None = None,
         tokens: bool = False,
         durability: str = "trace",
+        mask: Mask | Sequence[Mask] | None = None,
+        payloads: bool = True,
     ) -> None:
         names = {
             "actor": actor,
@@ -112,7 +119,8 @@ class ProvenanceHandler(BaseCallbackHandler):
             "application": application,
             "version": version,
         }
-        self._scope = Scope(durability, {k: str(v) for k, v in names.items() if v is not None})
+        said = {k: str(v) for k, v in names.items() if v is not None}
+        self._scope = Scope(durability, said, mask=mask, payloads=payloads)
         self.raise_error = durability == "strict"
         self.tokens = tokens
         self._recorder: Recorder = recorder_for(path)

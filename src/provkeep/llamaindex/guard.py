@@ -196,7 +196,8 @@ class _Gate:
         while span is not None and not span.started:  # its prompt is still to come
             span = span.parent
         names = base.names if span is None else span.scope.names
-        scope = Scope(self._durability or base.durability, {**names, **(scopes.current() or {})})
+        scope = base.named({**names, **(scopes.current() or {})})
+        scope.durability = self._durability or base.durability
         return recorder, scope, span
 
     def _passed(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.span import active_span_id
 
 from provkeep.llamaindex.listener import FRAMEWORK, Listener
+from provkeep.masking import Mask
 from provkeep.model.events import RunId
 from provkeep.recording import ambient
 from provkeep.recording.recorder import Recorder, Scope, recorder_for
@@ -114,6 +116,8 @@ def instrument(
     tokens: bool = False,
     vectors: bool = False,
     durability: str = "trace",
+    mask: Mask | Sequence[Mask] | None = None,
+    payloads: bool = True,
 ) -> Attachment:
     """Record everything LlamaIndex does in this process into the store at ``path``.
 
@@ -132,6 +136,10 @@ def instrument(
         durability: ``"trace"``: committed when the outermost call returns; ``"batch"``: soon after;
             ``"strict"``: on disk when it returns. LlamaIndex lets no listener stop a call, so a
             failure is told by ``flush()`` and ``detach()``; to stop calls, see :func:`guard`.
+        mask: replaces what must not be stored, before it is sealed: a masker of
+            ``provkeep.masking``, a function from text to text, or several. Names (actor, session,
+            subject, components) and ids are not masked.
+        payloads: False records no text at all: what ran, when, and what came from what.
 
     Raises:
         ProvkeepError: the store cannot be opened or made.
@@ -143,7 +151,8 @@ def instrument(
         "application": application,
         "version": version,
     }
-    scope = Scope(durability, {k: str(v) for k, v in names.items() if v is not None})
+    said = {k: str(v) for k, v in names.items() if v is not None}
+    scope = Scope(durability, said, mask=mask, payloads=payloads)
     return Attachment(path, scope, {"tokens": tokens, "vectors": vectors})
 
 

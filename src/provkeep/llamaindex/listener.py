@@ -246,7 +246,7 @@ class Listener:
         names = {**scope.names, **inner} if inner else scope.names
         if span.role == "chat" and "session" not in names:
             names = {**names, "session": self._talks.of(span.instance).session}
-        span.scope = scope if names is scope.names else Scope(scope.durability, names)
+        span.scope = scope if names is scope.names else scope.named(names)
         span.parent_rid = span.outer
         if span.parent_rid is None and parent_id is not None:
             span.parent_rid = run_id(parent_id)

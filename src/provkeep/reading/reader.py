@@ -21,6 +21,7 @@ from provkeep.errors import (
     AmbiguousIdError,
     ErasedError,
     KeyFileError,
+    NotRecordedError,
     PinError,
     UnknownIdError,
     UnknownKeyError,
@@ -37,7 +38,7 @@ from provkeep.reading.lineage import Lineage, Source
 from provkeep.reading.lookup import find_trace, newest_trace, query_in
 from provkeep.reading.paths import Paths
 from provkeep.reading.traces import Names, Trace
-from provkeep.reading.unsealing import Opener, erased_mark, text_of
+from provkeep.reading.unsealing import NOT_RECORDED, Opener, erased_mark, text_of
 from provkeep.sealing.home import find_by_path, load_reader_keys, log_public, pin_path
 from provkeep.sealing.keyring import Keyring
 from provkeep.sealing.retired import load_retired
@@ -183,6 +184,10 @@ class Reader:
         answer = self._paths.trace(tid).answer
         focus = f"{tid}.a{answer}" if answer >= 0 else None
         return self.lineage_type(graph, graph, focus)
+
+    def masked(self, trace: str | TraceSummary | None = None) -> dict[str, int]:
+        """What was replaced in a trace before it was sealed: how often, by kind."""
+        return dict(self._paths.trace(self._trace_id(trace)).masked)
 
     def output(self, trace: str | TraceSummary | None = None) -> Node:
         """The answer of a trace: its last made message or text that its output holds.
@@ -483,6 +488,10 @@ class Reader:
                 if len(placed) == 1:
                     raise
                 out[focus] = erased_mark(error)  # the others are still there
+            except NotRecordedError:
+                if len(placed) == 1:
+                    raise
+                out[focus] = dict(NOT_RECORDED)
             if progress is not None:
                 progress(i + 1, len(placed))
         return out

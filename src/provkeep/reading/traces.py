@@ -86,6 +86,8 @@ class Trace:
     metas: list[int] = field(default_factory=list)
     output: int = -1
     answer: int = -1
+    bare: bool = False  # recorded without payloads
+    masked: dict[str, int] = field(default_factory=dict)  # how often, by kind
     _places: dict[int, list[int]] = field(default_factory=dict)
 
     def length(self, number: int) -> int:
@@ -163,6 +165,9 @@ def load_trace(store: Store, tid: bytes) -> Trace:
 
 def _read(trace: Trace, fields: dict[str, Any]) -> None:
     p0 = fields.get("p0", 0)
+    trace.bare = trace.bare or bool(fields.get("bare"))
+    for kind, count in fields.get("masked", {}).items():
+        trace.masked[kind] = trace.masked.get(kind, 0) + count
     for entry in fields["e"]:
         tag = entry[0]
         if tag == r.RUN:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
-from provkeep.errors import ErasedError, SealingError, UnsealError
+from provkeep.errors import ErasedError, NotRecordedError, SealingError, UnsealError
 from provkeep.model import records as r
 from provkeep.model.values import decode
 from provkeep.reading.traces import Item, Trace
@@ -20,6 +20,8 @@ from provkeep.sealing.envelope import open_with_payload_key, payload_key, unseal
 from provkeep.sealing.keyring import Keyring, unwrap_checked
 from provkeep.store.base import Store
 from provkeep.store.keyfile import KeyFile
+
+NOT_RECORDED: Final = {"$missing": "a text of a trace that was recorded without payloads"}
 
 Other = Callable[[str], "tuple[Trace, int] | None"]
 
@@ -184,6 +186,8 @@ class Opener:
             other: called with a link tag, gives (trace, artifact) of an earlier trace or None.
         """
         item = trace.items[number]
+        if trace.bare:
+            raise NotRecordedError(trace.artifact_id(number))
         if "of" in item.options:
             return self.text(trace, item.options["of"], other)
         if "b" in item.options:
@@ -249,12 +253,16 @@ class Opener:
             return self.value(trace, number, other)
         except ErasedError as error:
             return erased_mark(error)
+        except NotRecordedError:
+            return dict(NOT_RECORDED)
 
     def _quoted(self, trace: Trace, piece: list[int], other: Other) -> str:
         try:
             return self.text(trace, piece[0], other)[piece[1] : piece[2]]
         except ErasedError as error:
             return f"[erased: record {error.record}]"
+        except NotRecordedError:
+            return "[not recorded]"
 
     def _in_list(self, trace: Trace, base: int, at: int, other: Other) -> Any:
         values = self.value(trace, base, other)

@@ -40,7 +40,8 @@ class Documents:
                 rest = {k: v for k, v in metadata.items() if k not in scores}
                 fields = {**fields, "metadata": rest}
         data = encode_json(fields)
-        stored = self.ties.document(data)
+        # one without its text must not stand for one with it
+        stored = self.ties.document(b"bare" + data if self._sheet.bare else data)
         if isinstance(stored, int):
             artifact.payload = extra["g"] = stored
             self._sheet.write(artifact, "document", None, extra)

@@ -38,12 +38,14 @@ FIRST_RETRY_S, LAST_RETRY_S = 0.2, 5.0
 class Flight:
     """What a trace said since its last flight, on its way into the log."""
 
-    __slots__ = ("buffer", "events", "final", "left", "numbers", "pieces")
+    __slots__ = ("buffer", "events", "final", "left", "masked", "numbers", "pieces")
 
     def __init__(self, buffer: Buffer) -> None:
         self.buffer = buffer
         self.events, buffer.fed = buffer.fed, 0
         self.pieces: deque[Piece] = deque()  # not sealed yet
+        masking = buffer.trace.masking
+        self.masked = masking.take_counts() if masking is not None else {}
         self.left = 0  # records sealed and not committed
         self.numbers: dict[int, int] = {}  # place of a payload in the trace's drain -> its number
         self.final: list[Any] | None = None  # an entry that needs those numbers
@@ -147,6 +149,10 @@ class Outbox:
                 }
                 if head:
                     body["h"] = head
+            if trace.bare:
+                body["bare"] = 1
+            if flight.masked:
+                body["masked"] = flight.masked
             try:
                 record = self._sealer.record(
                     body, payloads, scope=trace.tid, number=trace.count, trace_keys=trace.keys
@@ -159,6 +165,7 @@ class Outbox:
                 self._lose(flight, error)
                 continue
             flight.pieces.popleft()
+            flight.masked = {}
             trace.count += 1
             flight.left += 1
             self._records.append((record, flight, places))

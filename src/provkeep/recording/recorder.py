@@ -16,10 +16,12 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from provkeep.errors import NotAProvkeepFileError, ProvkeepError, RecordingError
+from provkeep.masking import Mask, Masks
 from provkeep.model.events import NOTHING, Event, RunEnded, RunFailed, RunStarted
 from provkeep.model.values import Memo
 from provkeep.recording.outbox import Flight
@@ -37,13 +39,28 @@ log = logging.getLogger("provkeep")
 class Scope:
     """What a handler says of every trace it begins."""
 
-    __slots__ = ("durability", "names")
+    __slots__ = ("durability", "masks", "names", "payloads")
 
-    def __init__(self, durability: str = "trace", names: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        durability: str = "trace",
+        names: dict[str, str] | None = None,
+        *,
+        mask: Mask | Sequence[Mask] | None = None,
+        payloads: bool = True,
+    ) -> None:
         if durability not in DURABILITIES:
             raise ValueError(f"durability is one of {', '.join(DURABILITIES)}, not {durability!r}")
         self.durability = durability
         self.names = names or {}
+        self.masks = None if mask is None else Masks(mask)
+        self.payloads = payloads  # False: metadata only
+
+    def named(self, names: dict[str, str]) -> Scope:
+        """The same under other names."""
+        made = Scope(self.durability, names, payloads=self.payloads)
+        made.masks = self.masks
+        return made
 
 
 class Buffer:
@@ -61,12 +78,13 @@ class Buffer:
         "memo",
         "names",
         "root",
+        "scope",
         "tid",
         "trace",
     )
 
     def __init__(self, tid: int, root: int, scope: Scope, names: dict[str, str]) -> None:
-        self.tid, self.root = tid, root
+        self.tid, self.root, self.scope = tid, root, scope
         self.events: deque[Event] = deque()
         self.names = names
         self.memo: Memo = {}

@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import Any, Final
 
 from provkeep.model import records as r
+from provkeep.model.values import encode_json
 from provkeep.recording.parts import Artifact, Run
 from provkeep.sealing.sealer import Payload
 
+NOTHING_KEPT: Final = encode_json(None)  # a document is known by its payload, so it has one
 SHARED_PAYLOAD: Final = 512  # bytes up to which equal skeletons of a trace share a payload
 
 
 class Sheet:
     """Entries and payloads of one trace since its last record."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, bare: bool = False) -> None:
+        self.bare = bare  # no text is kept: see FORMAT, "bare"
         self.entries: list[list[Any]] = []
         self.payloads: list[Payload] = []
         self.now = 0  # nanoseconds since the trace began, at the event being taken in
@@ -46,6 +49,8 @@ class Sheet:
         """Write an artifact's entry and put its payload in line; return the payload's place."""
         more = extra if extra is not None else {}
         place = -1
+        if self.bare and data is not None:
+            data = NOTHING_KEPT if compartment == "document" else None
         if data is not None:
             known = self._shared.get((compartment, data)) if share else None
             if known is not None:

@@ -7,14 +7,16 @@ refer to; it goes when the trace is closed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
+from provkeep.masking import Masks
 from provkeep.model import events as ev
 from provkeep.model import records as r
 from provkeep.model.values import encode_json
 from provkeep.recording.clear import clean, finish_word, is_model_name
 from provkeep.recording.edges import upstream
 from provkeep.recording.intake import Intake
+from provkeep.recording.masked import Masking
 from provkeep.recording.parts import Artifact, Run
 from provkeep.recording.sheet import Sheet
 from provkeep.recording.ties import Ties
@@ -28,10 +30,19 @@ def says(call: Artifact, arguments: Any) -> bool:
     return bool(call.key[0] == "c" and call.key[2] == encode_json(arguments))
 
 
+class How(Protocol):
+    """What a trace keeps of its texts; ``recorder.Scope`` is one."""
+
+    masks: Masks | None
+    payloads: bool
+
+
 class Trace:
     """The state of one trace while events of it may still come."""
 
-    def __init__(self, number: int, ties: Ties, head: dict[str, str]) -> None:
+    def __init__(
+        self, number: int, ties: Ties, head: dict[str, str], how: How | None = None
+    ) -> None:
         self.tid = f"{number:032x}"
         self.head = head  # names of session, actor, subject, application
         self.t0_ns = 0
@@ -40,7 +51,9 @@ class Trace:
         self.finished = False  # the root has ended and the last record says so
         self.count = 0  # records committed
         self.keys: dict[str, DataKey] = {}
-        self._sheet = Sheet()
+        self.bare = how is not None and not how.payloads
+        self.masking = Masking(how.masks) if how is not None and how.masks is not None else None
+        self._sheet = Sheet(bare=self.bare)
         self._intake = Intake(self._sheet, ties, head, self.runs)
         self._meta_runs: dict[str, Any] = {}
         self._errors: set[int] = set()
@@ -76,6 +89,8 @@ class Trace:
         if not self.t0_ns:
             self.t0_ns = event.at_ns
         self._sheet.now = event.at_ns - self.t0_ns
+        if self.masking is not None:
+            event = self.masking.event(event)
         self._handlers[type(event)](event)
 
     def _begin(self, rid: int, parent: Run | None, kind: str, name: str, at_ns: int) -> Run:
@@ -283,9 +298,11 @@ class Trace:
     def drain(self) -> tuple[list[list[Any]], list[Payload]]:
         """Take what was added since the last call, with the sealed block of attributes."""
         meta: dict[str, Any] = {}
+        documents = self._intake.documents
+        if self.bare:
+            self._meta_runs, documents.scores = {}, {}
         if self._meta_runs:
             meta["runs"], self._meta_runs = self._meta_runs, {}
-        documents = self._intake.documents
         if documents.scores:
             meta["artifacts"], documents.scores = documents.scores, {}
         if self.count == 0 and self.head and self._sheet.entries:

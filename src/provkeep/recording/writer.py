@@ -257,7 +257,7 @@ class Writer:
         """Read a trace's queued events."""
         trace = buffer.trace
         if trace is None:
-            trace = buffer.trace = Trace(buffer.tid, outbox.ties, buffer.names)
+            trace = buffer.trace = Trace(buffer.tid, outbox.ties, buffer.names, buffer.scope)
         trace.ties = outbox.ties  # those of a store that was closed meanwhile cannot be asked
         self._touched[buffer.tid] = now
         if buffer.done is not None:  # said before, unless a writer died
