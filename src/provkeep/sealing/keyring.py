@@ -252,7 +252,10 @@ class Keyring:
         if len(store_id) != STORE_ID_BYTES:
             raise ValueError(f"a store id has {STORE_ID_BYTES} bytes, got {len(store_id)}")
         self._keys, self._store_id = keys, store_id
-        self._retired = dict(retired or {})  # private halves from before a rotation
+        # private halves from before a rotation, each where no repr shows it
+        self._retired = [
+            CompartmentKeys({name: half}) for name, old in (retired or {}).items() for half in old
+        ]
         # keyed by the sealed bytes as well: an altered copy must fail, not be answered from here
         self._opened: dict[tuple[str, bytes, bytes], bytes] = {}
 
@@ -274,9 +277,12 @@ class Keyring:
             private = self._keys.private.get(compartment)
             if private is None:
                 raise UnknownKeyError(f"{compartment}/{epoch_id.hex()}", self.held)
-            opened = self._open(sealed, (private, *self._retired.get(compartment, ())), place)
+            opened = self._open(sealed, (private, *self._old(compartment)), place)
             self._opened[place] = opened
         return opened
+
+    def _old(self, compartment: str) -> list[bytes]:
+        return [k.private[compartment] for k in self._retired if compartment in k.private]
 
     def _open(
         self, sealed: bytes, halves: Sequence[bytes], place: tuple[str, bytes, bytes]
