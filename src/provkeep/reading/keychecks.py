@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,26 +24,51 @@ from provkeep.store.sqlite import SqliteStore
 
 PATIENCE_S: Final = 2.0  # an erasure takes so long from its record to the end of its keys, at most
 STEP_S: Final = 0.1
-MAX_NUMBER: Final = 2**62
+MAX_LISTED: Final = 100_000  # missing keys that are looked into
+PAGE_BITS: Final = 15  # numbers are kept as bits in pages of 4 KiB
 
 Range = tuple[int, int]
+
+
+class Numbers:
+    """A set of numbers, a bit each: four million keys take half a megabyte."""
+
+    def __init__(self) -> None:
+        self._pages: dict[int, bytearray] = {}
+
+    def add(self, number: int) -> None:
+        """Put one in."""
+        page = self._pages.get(number >> PAGE_BITS)
+        if page is None:
+            page = self._pages[number >> PAGE_BITS] = bytearray(1 << PAGE_BITS - 3)
+        page[number >> 3 & len(page) - 1] |= 1 << (number & 7)
+
+    def minus(self, other: Numbers) -> Iterator[int]:
+        """Those that the other set does not have, in order."""
+        for at in sorted(self._pages):
+            bits = int.from_bytes(self._pages[at], "little")
+            bits &= ~int.from_bytes(other._pages.get(at, b""), "little")
+            while bits:
+                lowest = bits & -bits
+                yield (at << PAGE_BITS) + lowest.bit_length() - 1
+                bits ^= lowest
 
 
 class KeyUse:
     """The numbers of the keys that records name, and of those that they say are gone."""
 
     def __init__(self) -> None:
-        self._used = array("q")
+        self.used = Numbers()
         self._gone: list[Range] = []
         self.newest = -1  # erase record
         self.records = 0
 
     def meet(self, seq: int, fields: dict[str, Any]) -> None:
-        """Take what one record says; total on whatever stands there."""
+        """Take what one record of a right shape says."""
         self.records = seq + 1
         for key in fields.get("keys", ()):
-            if 0 <= key[1] < MAX_NUMBER:
-                self._used.append(key[1])
+            if key[1] >= 0:
+                self.used.add(key[1])
         if fields.get("k") == "erase":
             gone = fields.get("gone")
             if isinstance(gone, list) and all(type(n) is int for n in gone):
@@ -53,14 +78,6 @@ class KeyUse:
     def gone(self) -> list[Range]:
         """Ranges of erased keys, in order."""
         return sorted(self._gone)
-
-    def used(self) -> Iterator[int]:
-        """Numbers of keys that records name, in order, each once."""
-        last = -1
-        for number in sorted(self._used):
-            if number != last:
-                yield number
-            last = number
 
 
 def check_keys(path: Path, use: KeyUse, out: Findings) -> None:
@@ -76,17 +93,18 @@ def check_keys(path: Path, use: KeyUse, out: Findings) -> None:
     if not where.is_file():
         return
     until = time.monotonic() + PATIENCE_S
+    gone = use.gone()
     try:
         while True:
-            numbers, erased = _read(where)
-            back = _among(numbers, use.gone())
+            there, back, erased = _read(where, gone)
             if not back or time.monotonic() >= until:
                 break
             time.sleep(STEP_S)  # an erasure is under way: its record comes before its keys go
-        missing = _missing(use, numbers)
+        absent = use.used.minus(there)
+        missing = list(islice(_among(absent, gone, inside=False), MAX_LISTED))
         if missing:
             later = _gone_later(path, use.records)
-            missing = [n for n in missing if not _among([n], later)]
+            missing = list(_among(missing, later, inside=False))
     except StoreError as error:
         cause = type(error.__cause__ or error).__name__
         out.warning("keys-unread", "key file", f"the key file cannot be read ({cause})")
@@ -104,33 +122,27 @@ def check_keys(path: Path, use: KeyUse, out: Findings) -> None:
         out.warning("erasure-pending", f"record {use.newest}", sentence)
 
 
-def _read(where: Path) -> tuple[array[int], int]:
+def _read(where: Path, gone: list[Range]) -> tuple[Numbers, list[int], int]:
+    """The keys that are there, those of them that should not be, and what was erased."""
+    there = Numbers()
+
+    def seen(numbers: Iterator[int]) -> Iterator[int]:
+        for number in numbers:
+            there.add(number)
+            yield number
+
     with contextlib.closing(KeyNumbers(where, still=is_still(where) is not None)) as keys:
-        return array("q", keys.all()), keys.erased_through()
+        return there, list(_among(seen(keys.all()), gone, inside=True)), keys.erased_through()
 
 
-def _among(numbers: Sequence[int], ranges: list[Range]) -> list[int]:
-    """Those of some numbers, in order, that are in ranges, in order."""
-    found, at = [], 0
+def _among(numbers: Iterable[int], ranges: list[Range], *, inside: bool) -> Iterator[int]:
+    """Those of some numbers, in order, that are inside of ranges, in order; or outside."""
+    at = 0
     for number in numbers:
         while at < len(ranges) and ranges[at][1] < number:
             at += 1
-        if at < len(ranges) and ranges[at][0] <= number:
-            found.append(number)
-    return found
-
-
-def _missing(use: KeyUse, numbers: Sequence[int]) -> list[int]:
-    there = iter(numbers)
-    here = next(there, MAX_NUMBER)
-    absent = []
-    for number in use.used():
-        while here < number:
-            here = next(there, MAX_NUMBER)
-        if here != number:
-            absent.append(number)
-    gone = set(_among(absent, use.gone()))
-    return [number for number in absent if number not in gone]
+        if (at < len(ranges) and ranges[at][0] <= number) == inside:
+            yield number
 
 
 def _gone_later(path: Path, records: int) -> list[Range]:

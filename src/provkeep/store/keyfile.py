@@ -237,10 +237,11 @@ class KeyNumbers:
                 )
                 self._conn.execute("BEGIN")
 
-    def all(self) -> list[int]:
+    def all(self) -> Iterator[int]:
         """Numbers of all keys, in order."""
         with clear_errors(self._path):
-            return [int(n) for (n,) in self._conn.execute("SELECT id FROM datakey ORDER BY id")]
+            for (number,) in self._conn.execute("SELECT id FROM datakey ORDER BY id"):
+                yield int(number)
 
     def erased_through(self) -> int:
         """See ``KeyFile.erased_through``."""
