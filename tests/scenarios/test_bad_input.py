@@ -209,7 +209,7 @@ def test_a_log_key_that_is_not_the_pinned_one_is_told_and_does_not_move_the_pin(
     _recorders.clear()
     recorder = recorder_for(path)
     say(recorder, Scope())
-    with pytest.raises(RecordingError, match="another log key"):
+    with pytest.raises(RecordingError, match="is not signed with"):
         recorder.close()
     assert (home / "pin.json").read_text() == pinned
 
