@@ -82,6 +82,41 @@ class KeyFileError(SealingError):
         self.path, self.problem, self.remedy = path, problem, remedy
 
 
+class RecipientsError(SealingError):
+    """The public keys that a recorder seals to are not those that the admin named."""
+
+    def __init__(self, problem: str, path: object = None) -> None:
+        super().__init__(
+            f"{path or 'recipients'}: {problem}; nothing is sealed to them. Get the file that the"
+            " admin signed, and compare the admin's key with the one that the admin tells you"
+        )
+        self.problem, self.path = problem, path
+
+
+class ProviderError(SealingError):
+    """A key provider is absent, slow, or refused."""
+
+    def __init__(self, provider: str, problem: str, remedy: str) -> None:
+        super().__init__(f"key provider {provider}: {problem}; {remedy}")
+        self.provider, self.problem, self.remedy = provider, problem, remedy
+
+
+class GrantError(SealingError):
+    """A grant is malformed, altered, or somebody else's."""
+
+    def __init__(self, grant: str, problem: str) -> None:
+        super().__init__(f"grant {grant}: {problem}; nothing is opened with it, ask for a new one")
+        self.grant, self.problem = grant, problem
+
+
+class RefusedError(SealingError):
+    """A reader may not open what was asked for. ``why`` is one word for programs."""
+
+    def __init__(self, why: str, problem: str, remedy: str) -> None:
+        super().__init__(f"refused: {problem}; {remedy}")
+        self.why, self.problem, self.remedy = why, problem, remedy
+
+
 # --- transparency log ----------------------------------------------------------------------
 
 

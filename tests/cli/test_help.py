@@ -2,18 +2,27 @@
 
 import shlex
 
+import click
 import pytest
 
 from provkeep.cli.commands import COMMANDS
 from provkeep.cli.main import provkeep
 
-BY_NAME = {command.name: command for command in COMMANDS}
+BY_NAME = {
+    " ".join(name): command
+    for top in COMMANDS
+    for name, command in (
+        [((top.name, inner.name), inner) for inner in top.commands.values()]
+        if isinstance(top, click.Group)
+        else [((top.name,), top)]
+    )
+}
 
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_the_help_holds_examples(typed, name):
     for flag in ("--help", "-h"):
-        done = typed(name, flag)
+        done = typed(*name.split(), flag)
         assert done.code == 0
         assert "Examples:\n  " in done.out
         assert f"provkeep {name}" in done.out
@@ -31,8 +40,9 @@ def test_every_example_parses(name):
         for end in ("|", ">"):
             if end in words:
                 words = words[: words.index(end)]
-        assert words[0] == name
-        command.make_context(name, words[1:])
+        size = len(name.split())
+        assert words[:size] == name.split()
+        command.make_context(name, words[size:])
 
 
 def test_commands_are_listed_with_a_whole_sentence(typed):

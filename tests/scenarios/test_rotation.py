@@ -98,7 +98,7 @@ def test_a_running_recorder_goes_on_and_follows(path):
         assert trail.verify()
 
 
-@pytest.mark.parametrize("step", ["save_retired", "_replace", "seal_anew"])
+@pytest.mark.parametrize("step", ["save_retired", "install_recipients", "seal_anew"])
 def test_a_rotation_that_is_interrupted_loses_nothing_and_can_be_done_again(
     path, monkeypatch, step
 ):

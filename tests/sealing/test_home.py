@@ -68,6 +68,7 @@ def test_what_was_created_is_what_is_loaded(home: Path) -> None:
     assert pin_path(STORE) == folder(home) / "pin.json"
     assert len(config.fingerprint_key) == 32
     assert names_in(folder(home)) == [
+        "admin.json",
         "location.json",
         "log.pub",
         "reader.json",
@@ -83,6 +84,7 @@ def test_only_the_owner_can_read_what_is_secret(home: Path) -> None:
     assert modes == {
         "recorder.json": 0o600,
         "reader.json": 0o600,
+        "admin.json": 0o600,
         "location.json": 0o600,
         "log.pub": 0o644,
     }
@@ -173,6 +175,10 @@ def test_a_reader_may_hold_some_compartments_only(home: Path) -> None:
         {"log_seed": 7},
         {"fingerprint_key": "AAAA"},
         {"recipients": {}},
+        {"admin": ...},
+        {"signed": ...},
+        {"signed": {"at": 1}},
+        {"admin": 7},
         {"recipients": {"prompt": {"suite": "x25519", "public": b64encode(bytes(32)).decode()}}},
     ],
 )

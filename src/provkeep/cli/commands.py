@@ -14,7 +14,6 @@ from provkeep.cli.keeping import init, verify
 from provkeep.cli.keys import keys
 from provkeep.cli.lineage import lineage, sources
 from provkeep.cli.questions import accesses, impact, runs
-from provkeep.cli.rotate import rotate
 from provkeep.cli.show import show
 
 COMMANDS: Final[tuple[click.Command, ...]] = (
@@ -34,5 +33,4 @@ COMMANDS: Final[tuple[click.Command, ...]] = (
     erase,
     retain,
     hold,
-    rotate,
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from base64 import b64encode
 from pathlib import Path
 from typing import Final
 
 import click
 
+from provkeep.cli.keys import SUITES, suite_option
 from provkeep.cli.output import (
     as_json,
     complain,
@@ -21,6 +23,10 @@ from provkeep.cli.pages import command
 from provkeep.errors import KeyFileError
 
 CANNOT_READ: Final = frozenset({"newer", "unreadable"})  # findings that say nothing of the record
+PROTECTS_WRITE_ONLY: Final = (
+    "whoever gets this machine reads nothing that was recorded before, and can record falsely from"
+    " then on; the private keys are with whoever made the file"
+)
 PROTECTS: Final = (
     "whoever gets the database alone reads nothing; whoever gets this user account reads everything"
 )
@@ -30,10 +36,19 @@ PROTECTS: Final = (
     "Make a new database with its keys.",
     "provkeep init audit.db",
     "PROVKEEP_HOME=/mnt/usb/keys provkeep init audit.db",
+    "provkeep init audit.db --recipients recipients.json",
 )
 @database
+@click.option(
+    "--recipients",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Seal to the public keys in this file, which an admin signed (`provkeep keys recipients`):"
+    " this machine records and cannot read.",
+)
+@suite_option
 @as_json
-def init(database: Path, as_json: bool) -> int:
+def init(database: Path, recipients: Path | None, suite: str, as_json: bool) -> int:
     """Make a new DATABASE with its keys.
 
     Recording makes it on first use as well; this does it ahead and says where the keys are.
@@ -42,8 +57,17 @@ def init(database: Path, as_json: bool) -> int:
     changes nothing.
     """
     from provkeep.recording.opening import open_for_recording
+    from provkeep.sealing.recipients import read_recipients
 
-    store = open_for_recording(database)
+    named = None if recipients is None else read_recipients(recipients)
+    if named is not None and suite != "x25519":
+        raise click.UsageError(
+            "--suite is for keys that are made here; --recipients brings its own"
+        )
+    store = open_for_recording(database, recipients=named, suite=SUITES[suite])
+    signed = store.config.signed
+    admin = None if signed is None else b64encode(signed.admin).decode()
+    protects = PROTECTS if named is None else PROTECTS_WRITE_ONLY
     created, problem = store.created, store.pin_problem
     keys, origin, key = store.pin.parent, store.config.origin, store.log_key.public.vkey()
     store.close()
@@ -57,13 +81,16 @@ def init(database: Path, as_json: bool) -> int:
                 "origin": origin,
                 "log_key": key,
                 "problem": problem,
-                "protects": PROTECTS,
+                "admin": admin,
+                "protects": protects,
             }
         )
     else:
         say(f"made {database}" if created else f"{database} is there already; nothing was changed")
         say(f"keys and pin (mode 0600): {keys}")
-        say(f"{PROTECTS}; lose the keys and nobody reads it: back them up apart from it")
+        if named is not None:
+            say(f"it seals to keys that this admin signed: {admin}")
+        say(f"{protects}; lose the keys and nobody reads it: back them up apart from it")
     if problem is not None:
         complain(f"{database}: {problem}")
         return 1

@@ -1,54 +1,159 @@
-"""``keys`` and what is done to them."""
+"""``keys``: make the keys of a store apart from it, those of a reader; protect key files."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any, Final
 
 import click
 
-from provkeep.cli.output import as_json, database, say, say_json
-from provkeep.cli.pages import Command, Subgroup
-from provkeep.errors import NotAProvkeepFileError
+from provkeep.cli.output import as_json, note, say, say_json
+from provkeep.cli.pages import Topic, command
+from provkeep.cli.rotate import rotate
 
-ROTATE_LOG = (
-    "provkeep keys rotate audit.db --log",
-    "provkeep keys rotate audit.db --log --yes --json",
+SUITES: Final = {"x25519": "x25519", "hybrid": "mlkem768-x25519"}
+PLACES: Final = ("file", "env", "passphrase", "keyring", "aws", "vault", "plain")
+
+suite_option = click.option(
+    "--suite",
+    type=click.Choice(tuple(SUITES)),
+    default="x25519",
+    show_default=True,
+    help="hybrid: ML-KEM-768 beside X25519, against whoever keeps ciphertexts for a quantum"
+    " computer.",
 )
 
 
-@click.group(cls=Subgroup, short_help="Change keys.", examples=ROTATE_LOG)
-def keys() -> None:
-    """Change the keys of a database."""
-
-
-@keys.command(cls=Command, short_help="Use new keys from now on.", examples=ROTATE_LOG)
-@database
-@click.option("--log", "log", is_flag=True, help="The key that signs the log.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@command(
+    "Make the keys of a store, apart from where it will be.",
+    "provkeep keys recipients --out ceremony",
+    "provkeep keys recipients --out ceremony --suite hybrid --json",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="FOLDER",
+    help="Write the files here; the folder is made, and must be empty.",
+)
+@suite_option
 @as_json
-def rotate(database: Path, log: bool, yes: bool, as_json: bool) -> int:
-    """Use a new key from now on, and forget the old one.
+def recipients(out: Path, suite: str, as_json: bool) -> None:
+    """Make a key pair for each compartment, and an admin key that signs their public halves.
 
-    With --log: the old key signs a record that names the new one, and is then removed from this
-    machine. What it signed stays verifiable, and nobody can sign it anew, not even with the new
-    key. Give whoever verifies the new log.pub; it lists all keys, the oldest first.
+    FOLDER then holds three files. Only recipients.json goes to the host that records, for
+    `provkeep init --recipients`; it is public. reader.json opens payloads and admin.json signs
+    recipients and grants: keep them elsewhere, and apart from each other if two people shall have
+    to agree.
     """
-    if not log:
-        raise click.UsageError("say which key: --log")
-    if not database.exists():
-        raise NotAProvkeepFileError(database, "there is no such file")
-    if not yes:
-        click.confirm("The old key is destroyed. Go on?", abort=True, err=True)
-    from provkeep.recording.rotation import rotate_log_key
-    from provkeep.sealing.home import find_by_path, pin_path
+    from provkeep.sealing.ceremony import make_recipients
 
-    done = rotate_log_key(database)
-    store_id = find_by_path(database)
-    public = str(pin_path(store_id).with_name("log.pub")) if store_id is not None else None
+    made = make_recipients(out, SUITES[suite])
+    files = {name: str(out / name) for name in made}
     if as_json:
-        said = {"record": done.record, "old": done.old, "new": done.new, "log_pub": public}
-        say_json({"database": str(database.absolute()), **said})
+        say_json({"files": files, "admin": made["recipients.json"], "suite": SUITES[suite]})
+        return
+    say(f"{files['recipients.json']}: public; give it to the host that records")
+    say(f"{files['reader.json']}: opens what will be recorded (mode 0600)")
+    say(f"{files['admin.json']}: signs recipients and grants (mode 0600)")
+    say(f"the admin's public key is {made['recipients.json']}: compare it at `provkeep init`")
+
+
+@command(
+    "Make the key pair of a reader.",
+    "provkeep keys new --name alice@example.com --out alice.key",
+    "provkeep keys new --name audit-office --out office.key --suite hybrid",
+)
+@click.option("--name", required=True, metavar="NAME", help="Who it is; stands sealed in accesses.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    metavar="FILE",
+    help="The key file (mode 0600); FILE.pub beside it is what grants are made out to.",
+)
+@suite_option
+@as_json
+def new(name: str, out: Path, suite: str, as_json: bool) -> None:
+    """Make the key pair of a reader: one key to receive grants, one to sign accesses.
+
+    The reader makes it and hands on the one line in FILE.pub; the private keys stay where they
+    were made.
+    """
+    from provkeep.sealing.principals import new_principal, write_principal
+
+    try:
+        principal = new_principal(name, SUITES[suite])
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--name") from error
+    public = write_principal(principal, out)
+    line = principal.public.line()
+    if as_json:
+        said = {"name": name, "id": principal.public.id.hex(), "public": line}
+        say_json({**said, "file": str(out), "public_file": str(public)})
+        return
+    say(f"{out}: private (mode 0600)")
+    say(f"{public}: public; an admin grants to it")
+
+
+@command(
+    "Encrypt a key file under a passphrase, a keyring, a KMS or a vault.",
+    "provkeep keys protect alice.key --with passphrase",
+    "provkeep keys protect admin.json --with aws --set key=alias/provkeep --set region=eu-west-1",
+    "provkeep keys protect reader.json --with vault --set address=https://vault:8200 --set key=pk",
+    "provkeep keys protect alice.key --with plain",
+)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+@click.option("--with", "place", type=click.Choice(PLACES), required=True, help="What wraps it.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of the provider; it stands in the clear in the file.",
+)
+@as_json
+def protect(file: Path, place: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """Encrypt the secrets of a key FILE under a key provider.
+
+    FILE is recorder.json, reader.json, admin.json or a reader's key file. Settings: file: path.
+    env: variable. passphrase: variable (else it is asked for). keyring: account. aws: key, region,
+    endpoint. vault: address, key, mount. All: patience_s, how long it may take. "plain" takes the
+    protection off.
+    """
+    from provkeep.sealing import providers
+    from provkeep.sealing.keyfiles import protect as change
+
+    if not all("=" in each for each in settings):
+        raise click.BadParameter("say NAME=VALUE", param_hint="--set")
+    said: dict[str, Any] = dict(each.split("=", 1) for each in settings)
+    variable = said.get("variable", "PROVKEEP_PASSPHRASE")
+    if place == "passphrase" and variable not in os.environ:
+        os.environ[variable] = click.prompt(
+            "passphrase", hide_input=True, confirmation_prompt=True, err=True
+        )
+    provider = None if place == "plain" else providers.make(place, said)
+    secret = change(file, provider)
+    if as_json:
+        kept = {} if provider is None else dict(provider.settings)
+        say_json({"file": str(file), "with": place, "settings": kept, "protected": list(secret)})
+        return
+    if provider is None:
+        say(f"{file}: {', '.join(secret)} now stand in the file itself (mode 0600)")
     else:
-        say(f"record {done.record} names the new key of the log: {done.new}")
-        say(f"all its keys, the oldest first, for whoever verifies: {public}")
-    return 0
+        say(f"{file}: {', '.join(secret)} are encrypted; {place} holds the key")
+        note("copies and backups made before hold them still: remove those")
+
+
+@click.group(
+    cls=Topic,
+    short_help="Make, protect and exchange keys.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+def keys() -> None:
+    """Make, protect and exchange keys."""
+
+
+for _command in (recipients, new, protect, rotate):
+    keys.add_command(_command)

@@ -14,15 +14,17 @@ from typing import Final
 PRIVATE: Final = 0o600  # only the owner reads and writes
 
 
-def write_whole(path: Path, text: str, mode: int = PRIVATE) -> None:
+def write_whole(path: Path, text: str, mode: int = PRIVATE, *, replace: bool = True) -> None:
     """Write or replace a file so that a crash leaves the old one or the new one, never a part.
 
     Args:
         path: the file; its folder must exist.
         text: what it shall hold, written as UTF-8.
         mode: its permissions; it never has wider ones, not even while it is written.
+        replace: what is there already; without it, it stays as it is.
 
     Raises:
+        FileExistsError: it is there, and is not to be replaced.
         OSError: the folder is missing, full or not writable; the old file is still there.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
@@ -33,7 +35,11 @@ def write_whole(path: Path, text: str, mode: int = PRIVATE) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(mode)
-        temporary.replace(path)
+        if replace:
+            temporary.replace(path)
+        else:
+            os.link(temporary, path)  # refused if it is there
+            temporary.unlink()
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

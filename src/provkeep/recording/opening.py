@@ -7,6 +7,7 @@ begins with what it remembers. Where the two disagree it stays as it is, and tha
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import secrets
@@ -15,7 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provkeep.errors import CheckpointError, KeyFileError, PinError, StoreError
+from provkeep.errors import (
+    CheckpointError,
+    KeyFileError,
+    PinError,
+    RecipientsError,
+    StoreError,
+)
 from provkeep.model.records import FORMAT, Pending, b64
 from provkeep.sealing.home import (
     RecorderConfig,
@@ -27,6 +34,8 @@ from provkeep.sealing.home import (
     pin_path,
 )
 from provkeep.sealing.logkeys import finish_log_key, log_seeds, next_log_key
+from provkeep.sealing.recipients import RECIPIENTS_FORMAT, SignedRecipients
+from provkeep.sealing.suites import SUITE
 from provkeep.store.base import Transaction
 from provkeep.store.connection import PATIENT_MS
 from provkeep.store.erasing import carry_out
@@ -59,14 +68,23 @@ class Opened:
         self.keys.close()
 
 
-def open_for_recording(path: str | os.PathLike[str], *, busy_ms: int = PATIENT_MS) -> Opened:
+def open_for_recording(
+    path: str | os.PathLike[str],
+    *,
+    busy_ms: int = PATIENT_MS,
+    recipients: SignedRecipients | None = None,
+    suite: str = SUITE,
+) -> Opened:
     """Open the store at ``path``, making it and its keys if there is none.
 
     Args:
         path: the database.
         busy_ms: how long a write waits for another process's lock, in milliseconds.
+        recipients: seal to these public keys; of a store that is there, they must be its own.
+        suite: of the keys, where they are made here.
 
     Raises:
+        RecipientsError: the public keys are not those that the pinned admin signed.
         StoreError: the file is not ours, newer, read-only or locked.
         KeyFileError: the keys of this store are missing, unreadable or open to others.
     """
@@ -76,8 +94,10 @@ def open_for_recording(path: str | os.PathLike[str], *, busy_ms: int = PATIENT_M
     store = SqliteStore(where, busy_ms=PATIENT_MS)
     keys: KeyFile | None = None
     try:
-        created = not store.store_id and _claim(store, where)
+        created = not store.store_id and _claim(store, where, recipients, suite)
         config = load_recorder_config(store.store_id)
+        if recipients is not None and config.recipients != recipients.recipients:
+            raise RecipientsError("this store was made for others; it keeps sealing to those")
         keys = KeyFile(keys_path(where), busy_ms=PATIENT_MS)
         opened = Opened(
             store=store,
@@ -91,6 +111,7 @@ def open_for_recording(path: str | os.PathLike[str], *, busy_ms: int = PATIENT_M
         settle_key(opened)
         if not opened.pin.exists():
             _begin(opened, lost)
+        _check_recipients(opened)
         opened.pin_problem = _check_pin(opened)
         carry_out(store, keys)  # erasures that a reader held back, or that an old file undid
         store.wait_for_locks(busy_ms)
@@ -136,12 +157,20 @@ def settle_key(opened: Opened) -> None:
     opened.log_key = LogKey.from_seed(opened.config.origin, opened.config.log_seed)
 
 
-def _claim(store: SqliteStore, where: Path) -> bool:
+def _claim(
+    store: SqliteStore, where: Path, recipients: SignedRecipients | None, suite: str
+) -> bool:
     """Make keys and give the file its identity, unless another process is first."""
     proposed = secrets.token_bytes(16)
     key = LogKey.generate(default_origin(proposed))
     create_store_home(
-        proposed, key.public.origin, where, log_seed=key.seed(), log_vkey=key.public.vkey()
+        proposed,
+        key.public.origin,
+        where,
+        log_seed=key.seed(),
+        log_vkey=key.public.vkey(),
+        recipients=recipients,
+        suite=suite,
     )
     if store.claim(proposed) == proposed:
         return True
@@ -160,10 +189,32 @@ def _begin(opened: Opened, lost: Pin | None) -> None:
         "recipients": opened.config.recipients.to_json(),
         "at": time.time_ns() // 1000,
     }
+    if opened.config.signed is not None:
+        said = opened.config.signed.to_json()
+        body["admin"] = said["admin"]
+        body["signed"] = {"at": said["at"], "signature": said["signature"]}
     if lost is not None:  # a log that began where another one was says so for good
         body["after"] = {"origin": lost.origin, "size": lost.size, "root": b64(lost.root)}
     opened.log.append([Pending(body, [])], durable=True, only_first=True)
     _move_pin(opened, sign(opened))
+
+
+def _check_recipients(opened: Opened) -> None:
+    """Record 0 must name the pinned admin, and keys that this admin signed."""
+    signed = opened.config.signed
+    with opened.store.transaction() as tx:
+        bodies = tx.bodies(0, 1)
+    if signed is None or not bodies:
+        return
+    where = f"record 0 of {opened.store.path.name}"
+    try:
+        body = json.loads(bodies[0])
+        said = {k: body[k] for k in ("recipients", "admin")} | body["signed"]
+        SignedRecipients.from_json({"format": RECIPIENTS_FORMAT, **said}).check(signed.admin)
+    except RecipientsError as error:
+        raise RecipientsError(error.problem, where) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecipientsError("it names no recipients that the admin signed", where) from error
 
 
 def _check_pin(opened: Opened) -> str | None:

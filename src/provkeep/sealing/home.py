@@ -4,8 +4,10 @@ For a store with id ``<id>`` (16 bytes, written in hex) there is one folder, mod
 
     stores/<id>/recorder.json   0600  log seed, fingerprint key, public halves: what recording needs
     stores/<id>/reader.json     0600  private halves: what reading needs; may be moved elsewhere
+    stores/<id>/admin.json      0600  the admin's seed, who names recipients and grants; likewise
     stores/<id>/log.pub         0644  the log's public keys, one a line, the oldest first
     stores/<id>/next-key.json   0600  while the log changes its key: the new one
+    stores/<id>/retired.json    0600  after a rotation: keys that old epochs and tags still need
     stores/<id>/pin.json        0600  the tree head remembered outside the store
     stores/<id>/location.json   0600  where the database was last seen
 
@@ -20,55 +22,36 @@ import json
 import os
 import secrets
 import shutil
-import stat
-from base64 import b64decode, b64encode
-from dataclasses import dataclass, field
+import time
+from base64 import b64encode
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
-from provkeep.errors import KeyFileError, SealingError
-from provkeep.model.files import PRIVATE, sync_folder, write_whole
-from provkeep.sealing.keyring import (
-    COMPARTMENTS,
-    STORE_ID_BYTES,
-    SUITE,
-    CompartmentKeys,
-    RecipientSet,
+from provkeep.errors import KeyFileError, RecipientsError, SealingError
+from provkeep.model.files import sync_folder, write_whole
+from provkeep.sealing import keyfiles, signing, suites
+from provkeep.sealing.config import (
+    FINGERPRINT_KEY_BYTES,
+    check_store_id,
+    key_of,
+    recorder_fields,
+    signed_of,
+    text_of,
 )
+from provkeep.sealing.config import RecorderConfig as RecorderConfig
+from provkeep.sealing.keyfiles import RESTORE
+from provkeep.sealing.keyring import CompartmentKeys, RecipientSet
+from provkeep.sealing.recipients import SignedRecipients, sign_recipients
 
 HOME_VARIABLE = "PROVKEEP_HOME"
-HOME_FORMAT = 1
-LOG_SEED_BYTES = 32
-FINGERPRINT_KEY_BYTES = 32
-MAX_FILE_BYTES = 1_000_000
 
-_RECORDER, _READER, _LOG_PUBLIC = "recorder.json", "reader.json", "log.pub"
+_RECORDER, _READER, _ADMIN, LOG_PUBLIC = "recorder.json", "reader.json", "admin.json", "log.pub"
 _PIN, _LOCATION = "pin.json", "location.json"
-_PUBLIC_MODE, _FOLDER_MODE = 0o644, 0o700
-_RESTORE = "restore it from a copy; without one, what it protects is lost"
-_POSIX = os.name == "posix"  # Windows keeps other users out by the profile folder's access list
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecorderConfig:
-    """What a recorder needs; it cannot read what it records."""
-
-    store_id: bytes  # 16 bytes
-    origin: str
-    log_seed: bytes = field(repr=False)  # Ed25519 seed, 32 bytes
-    fingerprint_key: bytes = field(repr=False)  # 32 bytes
-    recipients: RecipientSet
-
-    def __post_init__(self) -> None:
-        _check_store_id(self.store_id)
-        if len(self.log_seed) != LOG_SEED_BYTES:
-            raise ValueError(f"a log seed has {LOG_SEED_BYTES} bytes")
-        if len(self.fingerprint_key) != FINGERPRINT_KEY_BYTES:
-            raise ValueError(f"a fingerprint key has {FINGERPRINT_KEY_BYTES} bytes")
-        if set(self.recipients.recipients) != set(COMPARTMENTS):
-            raise ValueError(f"a recorder needs a public key for each of {', '.join(COMPARTMENTS)}")
+PUBLIC_MODE, _FOLDER_MODE = 0o644, 0o700
 
 
 def home_dir() -> Path:
@@ -81,7 +64,7 @@ def home_dir() -> Path:
 
 def default_origin(store_id: bytes) -> str:
     """Return the origin of a store's log, ``provkeep/<store id in hex>``."""
-    _check_store_id(store_id)
+    check_store_id(store_id)
     return f"provkeep/{store_id.hex()}"
 
 
@@ -92,8 +75,13 @@ def create_store_home(
     *,
     log_seed: bytes,
     log_vkey: str,
+    recipients: SignedRecipients | None = None,
+    suite: str = suites.SUITE,
 ) -> RecorderConfig:
     """Make the keys of a new store and write them, all files or none.
+
+    With ``recipients`` no private key of a compartment is made, and none is written: this machine
+    can record and cannot read. Their admin's key is pinned.
 
     Args:
         store_id: 16 random bytes that the database holds too.
@@ -101,37 +89,38 @@ def create_store_home(
         db_path: the database, for ``find_by_path``.
         log_seed: the seed of the log's signing key, 32 bytes.
         log_vkey: the log's public key as one line; it begins with ``origin``.
+        recipients: public keys that an admin signed; without them all keys are made here.
+        suite: of the keys made here.
 
     Raises:
         KeyFileError: this store has keys already, or the folder cannot be written.
     """
-    keys = CompartmentKeys.generate()
+    keys, admin = None, signing.new_seed()
+    if recipients is None:
+        keys = CompartmentKeys.generate(suite)
+        recipients = sign_recipients(keys.public(), admin, at_us=time.time_ns() // 1000)
     config = RecorderConfig(
         store_id=store_id,
         origin=origin,
         log_seed=log_seed,
         fingerprint_key=os.urandom(FINGERPRINT_KEY_BYTES),
-        recipients=keys.public(),
+        recipients=recipients.recipients,
+        signed=recipients,
     )
     if not log_vkey.startswith(f"{origin}+"):
         raise ValueError(f"the log's public key does not begin with its origin {origin!r}")
     folder = _folder(store_id)
     building = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.tmp")
-    private = {
-        name: {"suite": SUITE, "key": b64encode(key).decode()} for name, key in keys.private.items()
-    }
-    recorder = {
-        "origin": origin,
-        "log_seed": b64encode(log_seed).decode(),
-        "fingerprint_key": b64encode(config.fingerprint_key).decode(),
-        "recipients": config.recipients.to_json(),
-    }
     try:
         building.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
         building.mkdir(mode=_FOLDER_MODE)
-        write_whole(building / _RECORDER, _json(store_id, recorder))
-        write_whole(building / _READER, _json(store_id, {"private": private}))
-        write_whole(building / _LOG_PUBLIC, log_vkey + "\n", _PUBLIC_MODE)
+        write_whole(building / _RECORDER, _json(store_id, recorder_fields(config)))
+        if keys is not None:
+            private = keys.to_json()
+            write_whole(building / _READER, _json(store_id, {"private": private}))
+            seed = {"kind": "admin", "seed": b64encode(admin).decode()}
+            write_whole(building / _ADMIN, _json(store_id, seed))
+        write_whole(building / LOG_PUBLIC, log_vkey + "\n", PUBLIC_MODE)
         write_whole(building / _LOCATION, _location(store_id, db_path))
         building.rename(folder)  # refused if the folder is there and not empty
         sync_folder(folder.parent)
@@ -155,35 +144,91 @@ def load_recorder_config(store_id: bytes) -> RecorderConfig:
         KeyFileError: missing, malformed, of another store, or open to other users.
     """
     path = _folder(store_id) / _RECORDER
-    fields = _read_json(path, store_id, {"origin", "log_seed", "fingerprint_key", "recipients"})
+    names = {"origin", "log_seed", "fingerprint_key", "recipients"}
+    fields = _read_json(path, store_id, names, {"admin", "signed"})
     try:
-        return RecorderConfig(
+        recipients = RecipientSet.from_json(fields["recipients"])
+        config = RecorderConfig(
             store_id=store_id,
-            origin=_text(fields["origin"]),
-            log_seed=_key(fields["log_seed"]),
-            fingerprint_key=_key(fields["fingerprint_key"]),
-            recipients=RecipientSet.from_json(fields["recipients"]),
+            origin=text_of(fields["origin"]),
+            log_seed=key_of(fields["log_seed"]),
+            fingerprint_key=key_of(fields["fingerprint_key"]),
+            recipients=recipients,
+            signed=signed_of(fields, recipients),
         )
+    except RecipientsError as error:
+        raise RecipientsError(error.problem, path) from error
     except (ValueError, SealingError) as error:
-        raise KeyFileError(str(path), f"is malformed ({error})", _RESTORE) from error
+        raise KeyFileError(str(path), f"is malformed ({error})", RESTORE) from error
+    return config
 
 
-def load_reader_keys(store_id: bytes) -> CompartmentKeys:
-    """Read the private halves this user holds of a store, all compartments or some.
+def install_recipients(store_id: bytes, signed: SignedRecipients) -> RecorderConfig:
+    """Seal to other public keys from now on, if the pinned admin signed them, and not earlier.
+
+    Raises:
+        RecipientsError: another admin signed them, or they are older than those in use.
+        KeyFileError: the recorder's configuration cannot be read or written.
+    """
+    config = load_recorder_config(store_id)
+    if config.signed is not None:
+        signed.check(config.signed.admin)
+        if signed.at_us < config.signed.at_us:
+            raise RecipientsError("they are older than those in use")
+    config = replace(config, recipients=signed.recipients, signed=signed)
+    path = _folder(store_id) / _RECORDER
+    keyfiles.write_fields(path, {"store_id": store_id.hex(), **recorder_fields(config)})
+    return config
+
+
+def load_admin_seed(store_id: bytes, path: Path | None = None) -> bytes:
+    """Read the admin's seed, 32 bytes, from this store's folder or from a file.
 
     Raises:
         KeyFileError: missing, malformed, of another store, or open to other users.
     """
-    path = _folder(store_id) / _READER
-    fields = _read_json(path, store_id, {"private"})
+    where = _folder(store_id) / _ADMIN if path is None else path
+    remedy = "name the admin's key file with --admin, or ask the admin to do it"
+    fields = keyfiles.read_fields(where, {"kind", "seed"}, optional={"store_id"}, remedy=remedy)
+    if fields.get("store_id") not in (None, store_id.hex()):
+        raise KeyFileError(str(where), "belongs to another store", RESTORE)
     try:
-        if not isinstance(fields["private"], dict):
-            raise ValueError("private must name compartments")
-        return CompartmentKeys(
-            {name: _private_key(value) for name, value in fields["private"].items()}
-        )
+        seed = key_of(fields["seed"])
+        if fields["kind"] != "admin" or len(seed) != signing.SEED_BYTES:
+            raise ValueError("it is not an admin's")
     except ValueError as error:
-        raise KeyFileError(str(path), f"is malformed ({error})", _RESTORE) from error
+        raise KeyFileError(str(where), f"is malformed ({error})", RESTORE) from error
+    return seed
+
+
+def load_reader_keys(store_id: bytes, path: Path | None = None) -> CompartmentKeys:
+    """Read private halves of a store, all compartments or some.
+
+    Args:
+        store_id: the store.
+        path: a file with them; by default the one in this user's folder of the store.
+
+    Raises:
+        KeyFileError: missing, malformed, of another store, or open to other users.
+    """
+    where = _folder(store_id) / _READER if path is None else path
+    fields = keyfiles.read_fields(where, {"private"}, optional={"store_id"})
+    if fields.get("store_id") not in (None, store_id.hex()):  # a ceremony knows no store yet
+        raise KeyFileError(str(where), "belongs to another store", RESTORE)
+    try:
+        return CompartmentKeys.from_json(fields["private"])
+    except ValueError as error:
+        raise KeyFileError(str(where), f"is malformed ({error})", RESTORE) from error
+
+
+def recorder_path(store_id: bytes) -> Path:
+    """Return where the recorder's configuration of a store is."""
+    return _folder(store_id) / _RECORDER
+
+
+def reader_path(store_id: bytes) -> Path:
+    """Return where the private halves of a store are, if this user holds them."""
+    return _folder(store_id) / _READER
 
 
 def pin_path(store_id: bytes) -> Path:
@@ -197,10 +242,10 @@ def log_public(store_id: bytes) -> str:
     Raises:
         KeyFileError: missing, empty, or writable by other users.
     """
-    path = _folder(store_id) / _LOG_PUBLIC
-    text = _read(path, allowed=_PUBLIC_MODE).rstrip("\n")
+    path = _folder(store_id) / LOG_PUBLIC
+    text = keyfiles.read_text(path, allowed=PUBLIC_MODE).rstrip("\n")
     if not all(text.split("\n")):
-        raise KeyFileError(str(path), "is malformed (it holds one key a line)", _RESTORE)
+        raise KeyFileError(str(path), "is malformed (it holds one key a line)", RESTORE)
     return text
 
 
@@ -233,14 +278,14 @@ def find_by_path(db_path: str | os.PathLike[str]) -> bytes | None:
         # a folder that is being removed, or is not ours, is not the one that was asked for
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             store_id = bytes.fromhex(path.parent.name)
-            _check_store_id(store_id)
+            check_store_id(store_id)
             if json.loads(path.read_bytes())["database"] == wanted:
                 found.append((path.stat().st_mtime_ns, store_id))
     return max(found)[1] if found else None
 
 
 def _folder(store_id: bytes) -> Path:
-    _check_store_id(store_id)
+    check_store_id(store_id)
     return home_dir() / "stores" / store_id.hex()
 
 
@@ -253,8 +298,7 @@ def _location(store_id: bytes, db_path: str | os.PathLike[str]) -> str:
 
 
 def _json(store_id: bytes, fields: dict[str, Any]) -> str:
-    whole = {"format": HOME_FORMAT, "store_id": store_id.hex(), **fields}
-    return json.dumps(whole, indent=2, sort_keys=True) + "\n"
+    return keyfiles.to_text({"store_id": store_id.hex(), **fields})
 
 
 def _unwritable(path: Path, error: OSError) -> KeyFileError:
@@ -265,74 +309,10 @@ def _unwritable(path: Path, error: OSError) -> KeyFileError:
     )
 
 
-def _read(path: Path, *, allowed: int) -> str:
-    """Read a small text file, unless its mode lets other users do more than ``allowed``."""
-    try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if _POSIX and mode & 0o077 & ~allowed:
-                raise KeyFileError(
-                    str(path),
-                    f"is open to other users (mode {mode:04o})",
-                    f"run: chmod {allowed:o} '{path}'",
-                )
-            blob = file.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError as error:
-        raise KeyFileError(
-            str(path),
-            "is missing",
-            f"run 'provkeep init', or set {HOME_VARIABLE} to the folder that holds the keys",
-        ) from error
-    except OSError as error:
-        raise KeyFileError(
-            str(path),
-            f"cannot be read ({error.strerror})",
-            "make it readable for this user",
-        ) from error
-    if len(blob) > MAX_FILE_BYTES:
-        raise KeyFileError(str(path), "is malformed (far too large)", _RESTORE)
-    return blob.decode(errors="replace")  # an error would carry the file's bytes along
-
-
-def _read_json(path: Path, store_id: bytes, names: set[str]) -> dict[str, Any]:
-    text = _read(path, allowed=PRIVATE)
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError):
-        fields = None  # a JSONDecodeError carries the whole document: it must not be chained
-    names = {"format", "store_id", *names}
-    if not isinstance(fields, dict) or fields.keys() != names:
-        problem = f"is malformed (it needs exactly the fields {', '.join(sorted(names))})"
-        raise KeyFileError(str(path), problem, _RESTORE)
-    if fields["format"] != HOME_FORMAT:
-        raise KeyFileError(
-            str(path),
-            f"is not of format {HOME_FORMAT}, which is all that this version reads",
-            "use the version of provkeep that wrote it",
-        )
+def _read_json(
+    path: Path, store_id: bytes, names: set[str], optional: Collection[str] = ()
+) -> dict[str, Any]:
+    fields = keyfiles.read_fields(path, {"store_id", *names}, optional=optional)
     if fields["store_id"] != store_id.hex():
-        raise KeyFileError(str(path), "belongs to another store", _RESTORE)
+        raise KeyFileError(str(path), "belongs to another store", RESTORE)
     return fields
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("a field is not a text")
-    return value
-
-
-def _key(value: object) -> bytes:
-    return b64decode(_text(value), validate=True)
-
-
-def _private_key(value: object) -> bytes:
-    if not isinstance(value, dict) or value.keys() != {"suite", "key"}:
-        raise ValueError("a compartment needs exactly suite and key")
-    if value["suite"] != SUITE:
-        raise ValueError(f"the suite of a compartment is not {SUITE}")
-    return _key(value["key"])
-
-
-def _check_store_id(store_id: bytes) -> None:
-    if len(store_id) != STORE_ID_BYTES:
-        raise ValueError(f"a store id has {STORE_ID_BYTES} bytes, got {len(store_id)}")

@@ -17,12 +17,6 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import (
-    X25519PrivateKey,
-    X25519PublicKey,
-)
-from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from cryptography.hazmat.primitives.keywrap import (
     InvalidUnwrap,
     aes_key_unwrap,
@@ -30,11 +24,11 @@ from cryptography.hazmat.primitives.keywrap import (
 )
 
 from provkeep.errors import SealingError, UnknownKeyError, UnsealError
+from provkeep.sealing import suites
 from provkeep.sealing.envelope import DATA_KEY_BYTES, data_key_commitment
+from provkeep.sealing.suites import SUITE
 
 COMPARTMENTS = ("prompt", "output", "document", "tool", "meta")
-SUITE = "x25519"  # HPKE DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM
-X25519_KEY_BYTES = 32
 EPOCH_KEY_BYTES = 32
 EPOCH_ID_BYTES = 16
 STORE_ID_BYTES = 16
@@ -42,7 +36,6 @@ WRAPPED_KEY_BYTES = DATA_KEY_BYTES + 8
 FINGERPRINT_BYTES = 12
 
 _EPOCH_INFO = b"provkeep/epoch/1"
-_HPKE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +43,10 @@ class Recipient:
     """The public half of one compartment."""
 
     suite: str
-    public: bytes  # 32 bytes for x25519
+    public: bytes  # 32 bytes for x25519, 1216 for mlkem768-x25519
 
     def __post_init__(self) -> None:
-        if self.suite != SUITE:
-            raise ValueError(f"this version seals to {SUITE!r} keys, not to {self.suite!r}")
-        if len(self.public) != X25519_KEY_BYTES:
-            raise ValueError(f"an X25519 key has {X25519_KEY_BYTES} bytes, got {len(self.public)}")
+        suites.check_public(self.suite, self.public)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,32 +92,52 @@ class RecipientSet:
 class CompartmentKeys:
     """Private halves of some or all compartments. They show in no repr."""
 
-    private: Mapping[str, bytes] = field(repr=False)  # raw X25519, 32 bytes each
+    private: Mapping[str, bytes] = field(repr=False)  # raw; the suite is told by the length
 
     def __post_init__(self) -> None:
         _check_compartments(self.private)
-        if any(len(key) != X25519_KEY_BYTES for key in self.private.values()):
-            raise ValueError(f"an X25519 key has {X25519_KEY_BYTES} bytes")
+        for key in self.private.values():
+            suites.suite_of(key)
         object.__setattr__(self, "private", MappingProxyType(dict(self.private)))
 
     @classmethod
-    def generate(cls) -> CompartmentKeys:
-        """Make a new key pair for every compartment."""
-        return cls({name: X25519PrivateKey.generate().private_bytes_raw() for name in COMPARTMENTS})
+    def generate(cls, suite: str = SUITE) -> CompartmentKeys:
+        """Make a new key pair for every compartment, of a suite of ``suites.SUITES``."""
+        return cls({name: suites.generate(suite) for name in COMPARTMENTS})
 
     @property
     def held(self) -> tuple[str, ...]:
         """The compartments that these keys open."""
         return tuple(self.private)
 
+    def to_json(self) -> dict[str, dict[str, str]]:
+        """Return a value for JSON, as key files and grants hold it: it is secret."""
+        return {
+            name: {"suite": suites.suite_of(key), "key": b64encode(key).decode()}
+            for name, key in self.private.items()
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> CompartmentKeys:
+        """Read what ``to_json`` gave; ValueError when it is malformed."""
+        if not isinstance(value, dict):
+            raise ValueError("private must name compartments")
+        keys = {}
+        for name, fields in value.items():
+            if not isinstance(fields, dict) or fields.keys() != {"suite", "key"}:
+                raise ValueError("a compartment needs exactly suite and key")
+            if not isinstance(fields["key"], str):
+                raise ValueError("the key of a compartment is not a text")
+            keys[name] = b64decode(fields["key"], validate=True)
+            if fields["suite"] != suites.suite_of(keys[name]):
+                raise ValueError(f"the key of {name} is not of the suite that stands there")
+        return cls(keys)
+
     def public(self) -> RecipientSet:
         """Return the public halves, which is all that a recorder needs."""
         return RecipientSet(
             {
-                name: Recipient(
-                    SUITE,
-                    X25519PrivateKey.from_private_bytes(key).public_key().public_bytes_raw(),
-                )
+                name: Recipient(suites.suite_of(key), suites.public_of(key))
                 for name, key in self.private.items()
             }
         )
@@ -141,6 +151,7 @@ class EpochKey:
     compartment: str
     key: bytes = field(repr=False)  # 32 bytes, never stored
     sealed: bytes = field(repr=False)  # HPKE: encapsulated key || ciphertext
+    suite: str = SUITE
 
 
 def new_epoch(recipients: RecipientSet, store_id: bytes) -> dict[str, EpochKey]:
@@ -151,13 +162,15 @@ def new_epoch(recipients: RecipientSet, store_id: bytes) -> dict[str, EpochKey]:
         store_id: 16 bytes; a sealed epoch key opens for this store only.
 
     Raises:
-        SealingError: a public key is not a usable X25519 key.
+        SealingError: a public key is not a usable one.
     """
     epochs = {}
     for name, recipient in recipients.recipients.items():
         epoch_id, key = os.urandom(EPOCH_ID_BYTES), os.urandom(EPOCH_KEY_BYTES)
         sealed = seal_epoch(recipient, key, store_id=store_id, compartment=name, epoch_id=epoch_id)
-        epochs[name] = EpochKey(id=epoch_id, compartment=name, key=key, sealed=sealed)
+        epochs[name] = EpochKey(
+            id=epoch_id, compartment=name, key=key, sealed=sealed, suite=recipient.suite
+        )
     return epochs
 
 
@@ -171,7 +184,7 @@ def seal_epoch(
     """
     info = _epoch_info(store_id, compartment, epoch_id)
     try:
-        return _HPKE.encrypt(key, X25519PublicKey.from_public_bytes(recipient.public), info)
+        return suites.seal_to(recipient.suite, recipient.public, key, info)
     except ValueError as error:
         raise SealingError(
             f"the public key of compartment {compartment!r} cannot be sealed to; restore the"
@@ -182,15 +195,15 @@ def seal_epoch(
 def open_epoch(
     sealed: bytes, private: bytes, *, store_id: bytes, compartment: str, epoch_id: bytes
 ) -> bytes:
-    """Open a sealed epoch key with the compartment's private half (raw X25519, 32 bytes).
+    """Open a sealed epoch key with the compartment's private half, raw.
 
     Raises:
         UnsealError: sealed to another key, store, compartment or epoch, or altered.
     """
     info = _epoch_info(store_id, compartment, epoch_id)
     try:
-        key = _HPKE.decrypt(sealed, X25519PrivateKey.from_private_bytes(private), info)
-    except (InvalidTag, ValueError) as error:
+        key = suites.open_with(private, sealed, info)
+    except ValueError as error:
         raise UnsealError(
             f"epoch key {compartment}/{epoch_id.hex()}",
             "it is sealed to another key, store, compartment or epoch, or was altered",

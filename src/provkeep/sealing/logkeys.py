@@ -6,42 +6,41 @@ them is in force. This module knows files; ``tlog`` gives the seeds meaning.
 
 from __future__ import annotations
 
-import json
 from base64 import b64encode
+from pathlib import Path
+from typing import Final
 
 from provkeep.errors import KeyFileError
-from provkeep.model.files import PRIVATE, write_whole
+from provkeep.model.files import write_whole
+from provkeep.sealing import keyfiles
+from provkeep.sealing.config import key_of, text_of
 from provkeep.sealing.home import (
-    _LOG_PUBLIC,
-    _PUBLIC_MODE,
-    _RECORDER,
-    _RESTORE,
-    _json,
-    _key,
-    _read,
-    _read_json,
-    _text,
-    _unwritable,
+    LOG_PUBLIC,
+    PUBLIC_MODE,
     load_recorder_config,
     log_public,
     pin_path,
+    recorder_path,
 )
 
-_NEXT = "next-key.json"
+_NEXT: Final = "next-key.json"
 
 
 def begin_log_key(store_id: bytes, log_seed: bytes, log_vkey: str) -> None:
     """Keep the seed that the log is about to change to, before the log is told.
 
+    It is protected as the recorder's configuration is.
+
     Raises:
         KeyFileError: it cannot be written.
+        ProviderError: the provider that protects the configuration is absent, slow, or refuses.
     """
-    path = pin_path(store_id).parent / _NEXT
-    fields = {"log_seed": b64encode(log_seed).decode(), "log_vkey": log_vkey}
-    try:
-        write_whole(path, _json(store_id, fields))
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    fields = {
+        "store_id": store_id.hex(),
+        "log_seed": b64encode(log_seed).decode(),
+        "log_vkey": log_vkey,
+    }
+    keyfiles.write_fields(_next(store_id), fields, like=recorder_path(store_id))
 
 
 def next_log_key(store_id: bytes) -> tuple[bytes, str] | None:
@@ -50,14 +49,16 @@ def next_log_key(store_id: bytes) -> tuple[bytes, str] | None:
     Raises:
         KeyFileError: malformed, or open to other users.
     """
-    path = pin_path(store_id).parent / _NEXT
+    path = _next(store_id)
     if not path.exists():
         return None
-    fields = _read_json(path, store_id, {"log_seed", "log_vkey"})
+    fields = keyfiles.read_fields(path, {"store_id", "log_seed", "log_vkey"})
     try:
-        return _key(fields["log_seed"]), _text(fields["log_vkey"])
+        if fields["store_id"] != store_id.hex():
+            raise ValueError("it belongs to another store")
+        return key_of(fields["log_seed"]), text_of(fields["log_vkey"])
     except ValueError as error:
-        raise KeyFileError(str(path), f"is malformed ({error})", _RESTORE) from error
+        raise KeyFileError(str(path), f"is malformed ({error})", keyfiles.RESTORE) from error
 
 
 def finish_log_key(store_id: bytes) -> None:
@@ -70,20 +71,18 @@ def finish_log_key(store_id: bytes) -> None:
     if found is None:
         return
     seed, vkey = found
-    folder = pin_path(store_id).parent
     public = log_public(store_id)
-    path = folder / _RECORDER
+    where = pin_path(store_id).with_name(LOG_PUBLIC)
     try:
         if vkey not in public.split("\n"):
-            write_whole(folder / _LOG_PUBLIC, f"{public}\n{vkey}\n", _PUBLIC_MODE)
-        fields = json.loads(_read(path, allowed=PRIVATE))
-        fields["log_seed"] = b64encode(seed).decode()
-        write_whole(path, json.dumps(fields, indent=2, sort_keys=True) + "\n")
-        (folder / _NEXT).unlink(missing_ok=True)
+            write_whole(where, f"{public}\n{vkey}\n", PUBLIC_MODE)
+        path = recorder_path(store_id)
+        keyfiles.change_fields(path, {"log_seed": b64encode(seed).decode()})
+        _next(store_id).unlink(missing_ok=True)
     except OSError as error:
-        raise _unwritable(path, error) from error
-    except (ValueError, TypeError):
-        raise KeyFileError(str(path), "is malformed", _RESTORE) from None
+        raise KeyFileError(
+            str(where), f"cannot be written ({error.strerror})", "make its folder writable"
+        ) from error
 
 
 def log_seeds(store_id: bytes) -> list[bytes]:
@@ -95,3 +94,7 @@ def log_seeds(store_id: bytes) -> list[bytes]:
     found = next_log_key(store_id)  # first: it moves into the other file
     seeds = [load_recorder_config(store_id).log_seed]
     return seeds if found is None else [*seeds, found[0]]
+
+
+def _next(store_id: bytes) -> Path:
+    return pin_path(store_id).with_name(_NEXT)

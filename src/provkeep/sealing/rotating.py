@@ -9,19 +9,23 @@ recorder is told, then the epoch keys are sealed anew.
 
 from __future__ import annotations
 
-import json
 import os
+import time
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from provkeep.errors import KeyFileError, UnsealError
-from provkeep.model.files import PRIVATE, write_whole
+from provkeep.sealing import keyfiles, suites
+from provkeep.sealing.config import FINGERPRINT_KEY_BYTES
 from provkeep.sealing.home import (
-    FINGERPRINT_KEY_BYTES,
+    install_recipients,
+    load_admin_seed,
     load_reader_keys,
     load_recorder_config,
-    pin_path,
+    reader_path,
+    recorder_path,
 )
 from provkeep.sealing.keyring import (
     COMPARTMENTS,
@@ -30,6 +34,7 @@ from provkeep.sealing.keyring import (
     open_epoch,
     seal_epoch,
 )
+from provkeep.sealing.recipients import sign_recipients
 from provkeep.sealing.retired import Retired, load_retired, save_retired
 
 Epoch = tuple[int, bytes, str, bytes]  # number, id, compartment, sealed
@@ -45,13 +50,22 @@ class EpochStore(Protocol):
         """Replace sealed epoch keys, all or none: number, sealed, suite."""
 
 
-def rotate_compartments(store_id: bytes, keys: EpochStore, names: Iterable[str]) -> int:
+def rotate_compartments(
+    store_id: bytes,
+    keys: EpochStore,
+    names: Iterable[str],
+    *,
+    suite: str | None = None,
+    admin: Path | None = None,
+) -> int:
     """Make new key pairs for compartments and seal their epoch keys to them; returns how many.
 
     Args:
         store_id: 16 bytes.
         keys: the key file, open for writing.
         names: of compartments; their private halves must be held on this machine.
+        suite: of the new key pairs, of ``suites.SUITES``; by default as the old ones.
+        admin: the admin's key file, who signs the new public keys; by default this store's.
 
     Raises:
         KeyFileError: keys are missing or cannot be written.
@@ -62,21 +76,25 @@ def rotate_compartments(store_id: bytes, keys: EpochStore, names: Iterable[str])
     missing = [name for name in wanted if name not in held.private]
     if missing or not wanted:
         raise KeyFileError(
-            str(pin_path(store_id).with_name("reader.json")),
+            str(reader_path(store_id)),
             f"holds no private half of {', '.join(missing) or 'any compartment'}",
             f"rotate where it is; compartments are {', '.join(COMPARTMENTS)}",
         )
+    seed = load_admin_seed(store_id, admin)  # before anything is changed
     before = load_retired(store_id)
     kept = {name: list(halves) for name, halves in before.private.items()}
     for name in wanted:
         kept.setdefault(name, []).insert(0, held.private[name])
     save_retired(store_id, Retired(kept, before.fingerprints))
-    fresh = CompartmentKeys.generate().private
-    now = CompartmentKeys({**held.private, **{name: fresh[name] for name in wanted}})
-    _replace(store_id, "reader.json", {"private": _spelled(now)})
-    public = load_recorder_config(store_id).recipients.recipients
-    recipients = RecipientSet({**public, **{n: now.public().recipients[n] for n in wanted}})
-    _replace(store_id, "recorder.json", {"recipients": recipients.to_json()})
+    fresh = {n: suites.generate(suite or suites.suite_of(held.private[n])) for n in wanted}
+    now = CompartmentKeys({**held.private, **fresh})
+    keyfiles.change_fields(reader_path(store_id), {"private": now.to_json()})
+    config = load_recorder_config(store_id)
+    public = {**config.recipients.recipients, **CompartmentKeys(fresh).public().recipients}
+    at = time.time_ns() // 1000
+    if config.signed is not None:  # recipients never go back in time, whatever a clock says
+        at = max(at, config.signed.at_us + 1)
+    install_recipients(store_id, sign_recipients(RecipientSet(public), seed, at_us=at))
     return seal_anew(store_id, keys)
 
 
@@ -139,7 +157,7 @@ def rotate_fingerprint_key(store_id: bytes) -> None:
     old = [config.fingerprint_key, *before.fingerprints]
     save_retired(store_id, Retired(before.private, old))
     fresh = b64encode(os.urandom(FINGERPRINT_KEY_BYTES)).decode()
-    _replace(store_id, "recorder.json", {"fingerprint_key": fresh})
+    keyfiles.change_fields(recorder_path(store_id), {"fingerprint_key": fresh})
 
 
 def _open_with_any(sealed: bytes, halves: Sequence[bytes], place: dict[str, Any]) -> bytes:
@@ -151,24 +169,3 @@ def _open_with_any(sealed: bytes, halves: Sequence[bytes], place: dict[str, Any]
             last = error
     assert last is not None  # noqa: S101  # halves is not empty
     raise last
-
-
-def _spelled(keys: CompartmentKeys) -> dict[str, dict[str, str]]:
-    suites = {name: each.suite for name, each in keys.public().recipients.items()}
-    return {
-        name: {"suite": suites[name], "key": b64encode(key).decode()}
-        for name, key in keys.private.items()
-    }
-
-
-def _replace(store_id: bytes, file: str, fields: dict[str, Any]) -> None:
-    """Write a file of the store's folder anew with some fields exchanged, whole or not at all."""
-    path = pin_path(store_id).with_name(file)
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        text = json.dumps({**known, **fields}, indent=2, sort_keys=True) + "\n"
-        write_whole(path, text, PRIVATE)
-    except OSError as error:
-        raise KeyFileError(
-            str(path), f"cannot be written ({error.strerror})", "make its folder writable"
-        ) from error

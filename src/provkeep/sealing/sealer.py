@@ -17,12 +17,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from provkeep.errors import KeyFileError
+from provkeep.errors import KeyFileError, ProviderError, RecipientsError
 from provkeep.model.canonical import MAX_INT
 from provkeep.model.records import CLASS_CODE, Pending, b64, payload_context
 from provkeep.sealing.envelope import DATA_KEY_BYTES, data_key_commitment, seal, unseal
 from provkeep.sealing.home import RecorderConfig, load_recorder_config
-from provkeep.sealing.keyring import SUITE, EpochKey, RecipientSet, new_epoch, wrap_data_key
+from provkeep.sealing.keyring import EpochKey, RecipientSet, new_epoch, wrap_data_key
 
 EPOCH_S: Final = 24 * 3600  # seconds that one epoch key wraps new data keys
 FIRST_BATCH, LAST_BATCH = 8, 256  # data keys made ahead, per compartment
@@ -103,7 +103,7 @@ class Sealer:
             self._mark = mark
             made = new_epoch(self._recipients(), self._config.store_id)
             self._epochs = {
-                name: (self._file.add_epoch(epoch.id, name, epoch.sealed, SUITE), epoch)
+                name: (self._file.add_epoch(epoch.id, name, epoch.sealed, epoch.suite), epoch)
                 for name, epoch in made.items()
             }
             self._epoch_until = time.monotonic() + EPOCH_S
@@ -121,9 +121,12 @@ class Sealer:
 
     def _recipients(self) -> RecipientSet:
         """The public halves now: they may have been rotated since this process began."""
-        with contextlib.suppress(KeyFileError):  # gone or unreadable: those it began with
-            return load_recorder_config(self._config.store_id).recipients
-        return self._config.recipients
+        begun = self._config
+        with contextlib.suppress(KeyFileError, RecipientsError, ProviderError):
+            now = load_recorder_config(begun.store_id)
+            if begun.signed is None or (now.signed and now.signed.admin == begun.signed.admin):
+                return now.recipients
+        return begun.recipients  # those of today are gone, unreadable, or another admin's
 
     def source_key(self, source: bytes, compartment: str) -> DataKey:
         """The data key of a source; one per source, epoch and process."""
