@@ -25,6 +25,7 @@ from provkeep.reading.erasing import Erasure, Plan
 from provkeep.reading.evidence import Evidence
 from provkeep.reading.holding import Hold
 from provkeep.reading.reader import Reader
+from provkeep.sealing.principals import Principal
 from provkeep.tlog.pin import Pin
 
 __all__ = ["BundleReport", "Lineage", "Trail", "load_export", "open", "verify_bundle"]
@@ -140,7 +141,7 @@ class Trail(Reader):
 
         Raises:
             UnknownIdError, AmbiguousIdError: nothing, or several things, have this id.
-            UnknownKeyError: this reader holds no key of a compartment.
+            RefusedError: this reader holds no key of a compartment; that is recorded.
             AccessNotRecordedError: the access could not be committed; nothing was opened.
             ExportError: the records do not verify; nothing was written.
         """
@@ -261,17 +262,25 @@ class Trail(Reader):
         return holding.holds(self)
 
 
-def open(path: str | os.PathLike[str], *, actor: str | None = None) -> Trail:
+def open(
+    path: str | os.PathLike[str],
+    *,
+    actor: str | None = None,
+    as_: Principal | str | os.PathLike[str] | None = None,
+) -> Trail:
     """Open a store to ask questions of it.
 
     Args:
         path: the database.
-        actor: who reads; by default the user of the operating system.
+        actor: who reads; by default the user of the operating system, or the principal's name.
+        as_: the key file of a reader (``provkeep keys new``) to whom an admin granted a role.
+            Without it, the keys in this user's configuration open what they open.
 
     Raises:
         StoreError: there is no such file, it is not ours, or it is newer than this provkeep.
+        RefusedError, GrantError: nothing is granted to this reader now; that is recorded.
     """
-    return Trail(path, actor=actor)
+    return Trail(path, actor=actor, as_=as_)
 
 
 def load_export(source: str | os.PathLike[str]) -> Lineage:

@@ -28,8 +28,8 @@ from provkeep.demo.app import manual_chain
 from provkeep.errors import (
     AccessNotRecordedError,
     ExportError,
+    RefusedError,
     UnknownIdError,
-    UnknownKeyError,
     UnsealError,
 )
 from provkeep.export.verdict import BundleReport
@@ -257,22 +257,23 @@ def test_without_the_record_nothing_is_opened_and_nothing_written(
     assert not (audit.parent / "made.json").exists()
 
 
-def test_a_class_whose_key_is_not_held_is_refused_before_it_is_recorded(audit: Path) -> None:
+def test_a_class_whose_key_is_not_held_is_refused_and_the_refusal_recorded(audit: Path) -> None:
     path = keys_of(audit) / "reader.json"
     held = json.loads(path.read_text())
     del held["private"]["output"]
     path.write_text(json.dumps(held))
-    with pytest.raises(UnknownKeyError, match="output"):
+    with pytest.raises(RefusedError, match="output"):
         made(audit, reveal="all", purpose="case 17")
-    assert accesses(audit) == 0 and not (audit.parent / "made.json").exists()
+    assert accesses(audit) == 1 and not (audit.parent / "made.json").exists()
+    with provkeep.open(audit) as trail:
+        assert trail.accesses()[0].what == "refused"
     assert checked(audit, made(audit, reveal="document", purpose="case 17"))
 
 
 def test_an_erased_payload_is_named_and_the_case_stands(audit: Path) -> None:
-    with closing(sqlite3.connect(f"{audit}-keys")) as db, db:
-        db.execute("DELETE FROM datakey WHERE id = (SELECT max(id) FROM datakey)")
-        db.execute("DELETE FROM datakey WHERE id % 2")
     with provkeep.open(audit) as trail:
+        plan = trail.plan_erasure(trace=chain_trace(audit), classes=["prompt"])
+        assert trail.erase(plan, reason="asked for") is not None
         found = trail.bundle(
             audit.parent / "case.json", chain_trace(audit), reveal="all", purpose="case 17"
         )

@@ -10,6 +10,7 @@ from provkeep.cli.bundle import bundle, verify_bundle
 from provkeep.cli.demonstrate import demo
 from provkeep.cli.erasing import erase, hold, retain
 from provkeep.cli.export import export
+from provkeep.cli.grants import grant, grants, revoke
 from provkeep.cli.keeping import init, verify
 from provkeep.cli.keys import keys
 from provkeep.cli.lineage import lineage, sources
@@ -29,6 +30,9 @@ COMMANDS: Final[tuple[click.Command, ...]] = (
     verify,
     bundle,
     verify_bundle,
+    grant,
+    revoke,
+    grants,
     keys,
     erase,
     retain,

@@ -30,6 +30,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 LEDGER_WIDTH: Final = 120  # where there is no terminal to ask
 UNLIMITED: Final = 10_000  # columns: a table that is piped is not cut
 SHORTEST_ID: Final = 12  # hex digits
+_AS: Final = "provkeep.as"
 PATIENCE_S: Final = 0.4  # a bar that would be gone at once is not drawn
 
 database = click.argument("database", type=click.Path(path_type=Path), metavar="DATABASE")
@@ -38,7 +39,17 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Answer as JSON, 
 
 
 def reader(command: _F) -> _F:
-    """The option that says who reads."""
+    """The options that say who reads, and with which key."""
+    command = click.option(
+        "--as",
+        "as_",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        envvar="PROVKEEP_AS",
+        expose_value=False,
+        callback=_remember_key,
+        help="Read with this key file and what was granted to it (also PROVKEEP_AS).",
+    )(command)
     return click.option(
         "--reader",
         metavar="NAME",
@@ -48,11 +59,16 @@ def reader(command: _F) -> _F:
     )(command)
 
 
+def _remember_key(context: click.Context, _: click.Parameter, value: Path | None) -> None:
+    context.meta[_AS] = value
+
+
 def opened(path: Path, who: str | None = None) -> Trail:
     """Open a store to ask it."""
     from provkeep.trail import open as open_trail
 
-    return open_trail(path, actor=who)
+    context = click.get_current_context(silent=True)
+    return open_trail(path, actor=who, as_=None if context is None else context.meta.get(_AS))
 
 
 def say(text: str = "") -> None:

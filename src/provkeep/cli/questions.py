@@ -147,7 +147,10 @@ def impact(database: Path, source: str, reader: str | None, as_json: bool) -> No
 @database
 @click.option("--source", metavar="NAME", help="Only those that opened this document's text.")
 @click.option("--trace", metavar="ID", help="Only those that opened something of this trace.")
-@click.option("--actor", metavar="NAME", help="Only those by this reader.")
+@click.option("--actor", metavar="NAME", help="Only those by this reader (a name, or a key's id).")
+@click.option(
+    "--person", metavar="NAME", help="Only those of traces of this actor, or about this subject."
+)
 @click.option(
     "--limit",
     type=click.IntRange(1),
@@ -162,6 +165,7 @@ def accesses(
     source: str | None,
     trace: str | None,
     actor: str | None,
+    person: str | None,
     limit: int,
     reader: str | None,
     as_json: bool,
@@ -169,18 +173,19 @@ def accesses(
     """List who opened what, when and why, newest first.
 
     A reading is recorded before anything is opened. "names" means that names of sources, actors
-    and sessions were shown, "payloads" that text was. With --source, REACH is "direct" when the
-    document itself was opened and "derived" when something made from it was.
+    and sessions were shown, "payloads" that text was, "refused" that it was not, and why. With
+    --source, REACH is "direct" when the document itself was opened and "derived" when something
+    made from it was.
     """
     from provkeep.reading.answers import clock
 
     with opened(database, reader) as trail:
-        found = trail.accesses(source=source, trace=trace, actor=actor, limit=limit)
+        found = trail.accesses(source=source, trace=trace, actor=actor, person=person, limit=limit)
     if as_json:
         say_json([access.to_dict() for access in found])
         return
     if not found:
-        say("no accesses" + (" fit" if source or trace or actor else " recorded yet"))
+        say("no accesses" + (" fit" if source or trace or actor or person else " recorded yet"))
         return
     headers = ["RECORD", "AT (UTC)", "READER", "PURPOSE", "WHAT", "TRACE", "PARTS"]
     ids = short_ids([a.trace for a in found if a.trace])
@@ -190,7 +195,7 @@ def accesses(
             clock(a.at_us),
             a.actor,
             a.purpose,
-            a.what,
+            a.what if a.why is None else f"{a.what}: {a.why}",
             ids[a.trace] if a.trace else None,
             len(a.artifacts) or None,
         ]

@@ -50,9 +50,17 @@ class Access:
     trace: str | None
     artifacts: tuple[str, ...]
     reach: str | None = None
+    why: str | None = None  # of a refusal (what is "refused"), one word
+    grants: tuple[str, ...] = ()  # through which it was opened
+    key: str | None = None  # the reader's public key (Ed25519, base64url)
+    signed: bool = False  # by that key
 
     def __repr__(self) -> str:
-        return f"<Access {self.record} {clock(self.at_us)} {self.actor!r}: {self.purpose or '-'}>"
+        refused = f" refused ({self.why})" if self.why else ""
+        return (
+            f"<Access {self.record} {clock(self.at_us)} {self.actor!r}{refused}:"
+            f" {self.purpose or '-'}>"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

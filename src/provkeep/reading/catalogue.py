@@ -36,9 +36,9 @@ class Catalogue:
             if not self._store.query("SELECT 1 FROM record WHERE seq > 0 LIMIT 1"):
                 return False  # nothing to name yet, so nothing is opened
             try:
-                self._opener()
-                self._announce()
-                self._allowed = True
+                self._allowed = self._opener().holds("meta")
+                if self._allowed:
+                    self._announce()
             except (ProvkeepError, OSError):
                 self._allowed = False
         return self._allowed

@@ -7,16 +7,16 @@ key a ciphertext is noise. Retention is the same, for what is older than it may 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from provkeep.errors import HeldError, NotAProvkeepFileError, UnknownIdError
+from provkeep.errors import HeldError, UnknownIdError
 from provkeep.model import records as r
-from provkeep.model.values import encode_json
+from provkeep.reading.access import Appender
 from provkeep.reading.answers import TraceSummary, clock
 from provkeep.reading.lookup import query_in
 from provkeep.reading.takes import (
@@ -28,14 +28,9 @@ from provkeep.reading.takes import (
     sources_before,
     traces_before,
 )
-from provkeep.sealing.home import RecorderConfig
-from provkeep.sealing.sealer import Payload, Sealer
-from provkeep.store.base import Transaction
+from provkeep.store.base import Store, Transaction
 from provkeep.store.erasing import carry_out, gone_since
 from provkeep.store.keyfile import KeyFile, keys_path
-from provkeep.store.sqlite import SqliteStore
-from provkeep.tlog.checkpoint import LogKey
-from provkeep.tlog.log import Log
 
 if TYPE_CHECKING:
     from provkeep.reading.reader import Reader
@@ -107,42 +102,9 @@ class Erasure:
         return asdict(self)
 
 
-@dataclass(slots=True)
-class Writing:
-    """Both files open for writing, and what signs."""
-
-    store: SqliteStore
-    keys: KeyFile
-    log: Log
-    sealer: Sealer
-    config: RecorderConfig
-
-    def sign(self) -> None:
-        """Sign the log as it now is."""
-        self.log.checkpoint(LogKey.from_seed(self.config.origin, self.config.log_seed))
-
-
-@contextmanager
-def writing(reader: Reader) -> Iterator[Writing]:
-    """Open a reader's store to append a record of its own.
-
-    Raises:
-        StoreError: a file is missing, locked, or not to be written.
-        KeyFileError: the recorder's configuration is not on this machine.
-    """
-    config = reader._access.config()
-    keys_at = keys_path(reader.path)
-    for path in (reader.path, keys_at):
-        if not path.exists():
-            raise NotAProvkeepFileError(path, "there is no such file")
-    with ExitStack() as stack:
-        store = SqliteStore(reader.path)
-        stack.callback(store.close)
-        keys = KeyFile(keys_at)
-        stack.callback(keys.close)
-        sealer = Sealer(config, keys)
-        stack.callback(sealer.drop_unused)
-        yield Writing(store, keys, Log(store), sealer, config)
+def appender(reader: Reader) -> Appender:
+    """What appends records of an erasure or a hold to a reader's store."""
+    return Appender(reader.path, reader._find_desk)
 
 
 def plan(
@@ -197,7 +159,7 @@ def plan(
     return _described(reader, takes, what, size, body, held)
 
 
-def _leave_out_held(store: SqliteStore, takes: Takes) -> int:
+def _leave_out_held(store: Store, takes: Takes) -> int:
     traces, sources = held_targets(store)
     held = len(takes.traces & traces.keys()) + len(takes.sources & sources.keys())
     takes.traces -= traces.keys()
@@ -250,7 +212,7 @@ def erase(reader: Reader, wanted: Plan, *, reason: str) -> Erasure | None:
         raise ValueError("say why: the reason stands, sealed, in the erase record")
     takes = wanted._takes
     pending: list[r.Pending] = []
-    with writing(reader) as files:
+    with closing(appender(reader)) as files:
 
         def decide(tx: Transaction) -> None:
             """Nobody can append now: look at what came since the plan, and at the holds."""
@@ -262,11 +224,11 @@ def erase(reader: Reader, wanted: Plan, *, reason: str) -> Erasure | None:
                 takes.meet(seq, raw)
             pending.extend(_records(reader, files, takes, wanted._body, reason))
 
-        files.log.append(pending, durable=True, check=decide)
+        files.append(pending, decide)
         if not pending:
             return None
         files.sign()
-        done = carry_out(files.store, files.keys, busy_ms=BUSY_MS)
+        done = _carry_out(files)
     return Erasure(
         record=pending[0].seq,
         at_us=pending[0].body["at"],
@@ -297,14 +259,14 @@ def _leave_out_newly_held(tx: Transaction, takes: Takes) -> None:
 
 
 def _records(
-    reader: Reader, files: Writing, takes: Takes, base: dict[str, Any], reason: str
+    reader: Reader, files: Appender, takes: Takes, base: dict[str, Any], reason: str
 ) -> list[r.Pending]:
     ranges = takes.ranges()
     tags = sorted(takes.sources)
     if not ranges:
         return []
     at = time.time_ns() // 1000
-    said = encode_json({"actor": reader.actor, "reason": reason})
+    said = {"actor": reader.actor, "reason": reason}
     out: list[r.Pending] = []
     while ranges or tags:
         some, ranges = ranges[:MAX_RANGES], ranges[MAX_RANGES:]
@@ -319,17 +281,20 @@ def _records(
         }
         if named:
             body["src"] = named
-        payloads = [Payload("meta", said)]
-        out.append(
-            files.sealer.record(body, payloads, scope="erase", number=body["at"], trace_keys={})
-        )
+        out.append(files.seal(body, said))
     return out
+
+
+def _carry_out(files: Appender) -> bool:
+    keys = files.open()
+    assert files.store is not None  # noqa: S101  # just opened
+    return carry_out(files.store, keys, busy_ms=BUSY_MS)
 
 
 def finish(reader: Reader) -> bool:
     """See ``Trail.finish_erasures``."""
-    with writing(reader) as files:
-        return carry_out(files.store, files.keys, busy_ms=BUSY_MS)
+    with closing(appender(reader)) as files:
+        return _carry_out(files)
 
 
 def erasures(reader: Reader) -> list[Erasure]:

@@ -32,6 +32,8 @@ KEY_COLUMNS: Final = {  # how many leading columns name a row
     "erasure": 1,
     "gone": 2,
     "hold": 2,
+    "access_trace": 2,
+    "grants": 1,
 }
 MAX_ROWS: Final = 1_000  # differing rows of one table that are looked at
 

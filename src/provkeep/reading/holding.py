@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,8 @@ import orjson
 
 from provkeep.errors import UnknownIdError
 from provkeep.model import records as r
-from provkeep.model.values import encode_json
 from provkeep.reading.answers import clock
-from provkeep.reading.erasing import writing
-from provkeep.sealing.sealer import Payload
+from provkeep.reading.erasing import appender
 
 if TYPE_CHECKING:
     from provkeep.reading.reader import Reader
@@ -78,11 +77,10 @@ def write(
         "what": what,
         "id": r.b64(key),
     }
-    said = encode_json({"actor": reader.actor, "reason": reason, "name": name})
-    with writing(reader) as files:
-        payloads = [Payload("meta", said)]
-        record = files.sealer.record(body, payloads, scope="hold", number=at, trace_keys={})
-        files.log.append([record], durable=True)
+    said = {"actor": reader.actor, "reason": reason, "name": name}
+    with closing(appender(reader)) as files:
+        record = files.seal(body, said)
+        files.append([record])
         files.sign()
     return record.seq
 

@@ -10,37 +10,48 @@ import contextlib
 import getpass
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-import orjson
-
 from provkeep.errors import (
+    AccessNotRecordedError,
     AmbiguousIdError,
     ErasedError,
+    GrantError,
     KeyFileError,
     NotRecordedError,
     PinError,
+    ProvkeepError,
+    RefusedError,
     UnknownIdError,
     UnknownKeyError,
 )
 from provkeep.model import records as r
 from provkeep.model.graph import Graph, Node
+from provkeep.reading import accesses as access_records
 from provkeep.reading import verify as verification
-from provkeep.reading.access import LISTED, AccessLog
+from provkeep.reading.access import LISTED, AccessLog, Desk
 from provkeep.reading.answers import Access, Difference, Impact, TraceSummary
 from provkeep.reading.catalogue import Catalogue
 from provkeep.reading.deep import open_all
 from provkeep.reading.evidence import Case, Evidence
+from provkeep.reading.grants import Admission, Grant, desk_of, listed
 from provkeep.reading.lineage import Lineage, Source
 from provkeep.reading.lookup import find_trace, newest_trace, query_in
 from provkeep.reading.paths import Paths
 from provkeep.reading.traces import Names, Trace
-from provkeep.reading.unsealing import NOT_RECORDED, Opener, erased_mark, text_of
-from provkeep.sealing.home import find_by_path, load_reader_keys, log_public, pin_path
+from provkeep.reading.unsealing import NOT_RECORDED, Opener, erased_mark, sealed_mark, text_of
+from provkeep.sealing.home import (
+    find_by_path,
+    load_reader_keys,
+    load_recorder_config,
+    log_public,
+    pin_path,
+)
 from provkeep.sealing.keyring import Keyring
+from provkeep.sealing.principals import Principal, read_principal
 from provkeep.sealing.retired import load_retired
 from provkeep.store.keyfile import KeyFile, keys_path
 from provkeep.store.sqlite import SqliteStore
@@ -58,22 +69,43 @@ class Reader:
     Args:
         path: the database.
         actor: who reads; by default the user of the operating system. Stands in access records.
+        as_: read with a grant made out to this principal, or the key file of one, instead of with
+            the keys in this user's configuration.
 
     Raises:
         StoreError: there is no such file, it is not ours, or it is newer than this provkeep.
+        RefusedError: there is no grant to this principal that is in force; that is recorded.
+        GrantError: a grant to it was altered, relabelled or copied; that is recorded, too.
     """
 
     lineage_type: type[Lineage] = Lineage
 
-    def __init__(self, path: str | os.PathLike[str], *, actor: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        actor: str | None = None,
+        as_: Principal | str | os.PathLike[str] | None = None,
+    ) -> None:
         self.path = Path(path).expanduser().absolute()
-        self.actor = actor or _user()
+        me = as_ if as_ is None or isinstance(as_, Principal) else read_principal(as_)
+        self.actor = actor or (user() if me is None else me.name)
         self._store = SqliteStore(self.path, read_only=True)
-        self._access = AccessLog(self.path, self._store.store_id)
+        self._admission = None if me is None else Admission(self.path, self._store, me)
+        self._desk: Desk | None = None
+        self._access = AccessLog(self.path, self.actor, self._find_desk, me)
         self._paths = Paths(self._store)
         self._keys: KeyFile | None = None
         self._opener: Opener | None = None
+        self._ring: Keyring | None = None
         self._catalogue = Catalogue(self._store, self._open, self._announce)
+        if self._admission is not None:
+            try:
+                self._enter(self._admission)
+            except ProvkeepError as error:
+                self._refuse(error)
+                self.close()
+                raise
 
     def __repr__(self) -> str:
         return f"<Reader of {self.path.name}>"
@@ -336,50 +368,52 @@ class Reader:
         source: str | None = None,
         trace: str | None = None,
         actor: str | None = None,
+        person: str | None = None,
         limit: int = 1000,
     ) -> list[Access]:
-        """Who opened payloads, when and why, newest first.
+        """Who opened payloads, or was refused, when and why, newest first.
 
         Args:
             source: only accesses that opened a document of it, or something derived from one.
             trace: only those that opened something of this trace.
-            actor: only those by this reader.
+            actor: only those by this reader: a name, or a principal's id or public line.
+            person: only those that opened something of traces of this actor, or about this
+                subject.
             limit: at most so many.
         """
-        joins, where, values = "", [], []
-        reach = "NULL"
-        if source is not None:
-            joins = " JOIN access_source x ON x.seq = a.seq JOIN source s ON s.id = x.source"
-            where.append("s.tag=?")
-            values.append(self.source_tag(source))
-            reach = "x.reach"
-        if trace is not None:
-            where.append("a.tid=?")
-            values.append(bytes.fromhex(self._trace_id(trace)))
-        if actor is not None:
-            tags = self._access.tags("actor", actor)
-            where.append(f"a.actor IN ({','.join('?' * len(tags))})")
-            values += tags
-        condition = " WHERE " + " AND ".join(where) if where else ""
-        rows = self._store.query(
-            f"SELECT a.seq, r.body, {reach} FROM access a JOIN record r ON r.seq = a.seq"  # noqa: S608  # our own words
-            f"{joins}{condition} ORDER BY a.seq DESC LIMIT ?",
-            (*values, limit),
+        return access_records.find(
+            self._store,
+            self._catalogue.said,
+            source=None if source is None else self.source_tag(source),
+            trace=None if trace is None else bytes.fromhex(self._trace_id(trace)),
+            readers=None if actor is None else self._readers(actor),
+            people=None
+            if person is None
+            else (self._access.tags("subject", person), self._access.tags("actor", person)),
+            limit=limit,
         )
-        return [self._access_of(seq, orjson.loads(body), reached) for seq, body, reached in rows]
 
-    def _access_of(self, seq: int, body: dict[str, Any], reach: int | None) -> Access:
-        said = self._catalogue.said(body["p0"]) if "p0" in body else {}
-        return Access(
-            record=seq,
-            at_us=body["at"],
-            actor=said.get("actor") or f"actor {body['by'][:8]}",
-            purpose=said.get("purpose"),
-            what=body["what"],
-            trace=body.get("t"),
-            artifacts=tuple(body.get("a", ())),
-            reach=None if reach is None else ("direct" if reach else "derived"),
-        )
+    def _readers(self, actor: str) -> list[bytes]:
+        """What a reader is filed under: the tag of the name, and ids of principals called so."""
+        found = set()
+        if self._admission is not None and actor == self.actor:
+            found.add(self._admission.principal.public.id)
+        for grant in listed(self._store, self._catalogue.said) if self._has_grants() else ():
+            if actor in (grant.name, grant.reader) or f"+{grant.reader}+" in actor:
+                found.add(bytes.fromhex(grant.reader))
+        try:
+            found.update(self._access.tags("actor", actor))
+        except KeyFileError:
+            if not found:
+                raise
+        return sorted(found)
+
+    def _has_grants(self) -> bool:
+        return bool(self._store.query("SELECT 1 FROM grants LIMIT 1"))
+
+    def grants(self) -> list[Grant]:
+        """All grants, newest first: to whom, which role, until when, revoked or not."""
+        return listed(self._store, self._catalogue.said) if self._has_grants() else []
 
     def diff(
         self, a: str | TraceSummary, b: str | TraceSummary, *, purpose: str | None = None
@@ -432,8 +466,9 @@ class Reader:
 
         Raises:
             AccessNotRecordedError: the access could not be committed; nothing was opened.
+            RefusedError: it is outside what this reader may open; that is recorded.
             ErasedError: it was erased; says when, and by which record.
-            UnknownKeyError, UnsealError: this reader may not open it.
+            UnsealError: it was altered or moved.
         """
         return text_of(self.value(of, purpose=purpose))
 
@@ -453,6 +488,9 @@ class Reader:
     ) -> dict[str, Any]:
         """Values of many artifacts by id, after one access record that lists them.
 
+        What a role does not cover stands as ``{"$sealed": compartment}``; when it covers none of
+        what was asked for, nothing is opened and RefusedError is raised. Both are recorded.
+
         Of a run, the value is what the framework said of it besides input and output: tags,
         metadata, invocation parameters. Of several, one that was erased is
         ``{"$erased": record}``; alone it raises ErasedError.
@@ -467,17 +505,24 @@ class Reader:
             if place[:1] not in ("a", "r") or number not in known:
                 raise UnknownIdError("artifact or run", focus)
             placed.append((focus, trace, number))
-        opener = self._open()
+        opener = self._admit(wanted, purpose)
+        outside = {focus: c for focus, c in map(_place, placed) if not opener.holds(c)}
+        if outside:
+            refusal = _out_of_scope({str(c) for c in outside.values()}, opener.held)
+            self._refuse(refusal, outside, purpose)
+            if len(outside) == len(placed):
+                raise refusal
+        placed = [each for each in placed if each[0] not in outside]
         traces = {trace.tid for _, trace, _ in placed}
         self._access.commit(
-            actor=self.actor,
             purpose=purpose,
-            what="payload" if len(wanted) == 1 else "payloads",
+            what="payload" if len(placed) == 1 else "payloads",
             trace=traces.pop() if len(traces) == 1 else None,
-            artifacts=wanted,
+            artifacts=[focus for focus, _, _ in placed],
             sources=self._opened_sources(placed),
         )
-        out: dict[str, Any] = {}
+        out: dict[str, Any] = {focus: sealed_mark(c) for focus, c in outside.items()}
+        late: dict[str, str] = {}  # in an earlier trace, or behind another part
         for i, (focus, trace, number) in enumerate(placed):
             try:
                 if ".r" in focus:
@@ -492,9 +537,17 @@ class Reader:
                 if len(placed) == 1:
                     raise
                 out[focus] = dict(NOT_RECORDED)
+            except UnknownKeyError as error:
+                late[focus] = error.key_id.partition("/")[0]
+                out[focus] = sealed_mark(late[focus])
             if progress is not None:
                 progress(i + 1, len(placed))
-        return out
+        if late:
+            refusal = _out_of_scope(set(late.values()), opener.held)
+            self._refuse(refusal, late, purpose)
+            if len(late) == len(placed):
+                raise refusal
+        return {focus: out[focus] for focus in wanted}
 
     def _given(self, trace: Trace) -> Callable[[str], tuple[Trace, int] | None]:
         return lambda tag: self._paths.given(tag, trace.tid)
@@ -516,19 +569,60 @@ class Reader:
                 out[str(source)[2:]] = 1
         return out
 
+    def _find_desk(self) -> Desk:
+        if self._desk is None:
+            # A reader with keys of this machine reads as its recorder is set up; one with a
+            # grant, or with nothing, as the store itself says.
+            self._desk = (
+                desk_of(self._store)
+                if self._admission is not None
+                else Desk.of(load_recorder_config(self._store.store_id))
+            )
+        return self._desk
+
+    def _enter(self, admission: Admission) -> Keyring | None:
+        """The keys of the grants that are in force now."""
+        terms, self._desk, ring = admission.enter()
+        self._access.grants = [r.b64(each.id) for each in terms]
+        return ring
+
     def _open(self) -> Opener:
-        if self._opener is None:
-            store_id = self._store.store_id
-            retired = load_retired(store_id).private
-            ring = Keyring(load_reader_keys(store_id), store_id, retired)
+        store_id = self._store.store_id
+        if self._admission is not None:
+            ring = self._enter(self._admission)
+        elif self._opener is None:
+            held = load_reader_keys(store_id)
+            ring = Keyring(held, store_id, load_retired(store_id).private)
+        else:
+            return self._opener
+        if self._opener is None or ring is not self._ring:
             if self._keys is None:
                 self._keys = KeyFile(keys_path(self.path), read_only=True)
-            self._opener = Opener(self._store, self._keys, ring)
+            self._ring, self._opener = ring, Opener(self._store, self._keys, ring)
         return self._opener
+
+    def _admit(self, wanted: Iterable[str], purpose: str | None) -> Opener:
+        """Open, or record that it was refused."""
+        try:
+            return self._open()
+        except (RefusedError, GrantError, KeyFileError) as error:
+            self._refuse(error, wanted, purpose)
+            raise
+
+    def _refuse(
+        self, error: ProvkeepError, wanted: Iterable[str] = (), purpose: str | None = None
+    ) -> None:
+        """Record a refusal; where that cannot be, the error says so, and stands all the same."""
+        why = "forged" if isinstance(error, GrantError) else "no-key"
+        if isinstance(error, RefusedError):
+            why = error.why
+        try:
+            self._access.refuse(why, wanted, purpose)
+        except AccessNotRecordedError as unrecorded:
+            error.add_note(f"and the refusal is not recorded: {unrecorded.cause}")
 
     def _announce(self) -> None:
         self._access.commit(
-            actor=self.actor,
             purpose="names of sources, actors and sessions",
             what="names",
             trace=None,
@@ -562,7 +656,7 @@ class Reader:
 
         Raises:
             UnknownIdError, AmbiguousIdError: nothing, or several things, have this id.
-            UnknownKeyError: this reader holds no key of a compartment.
+            RefusedError: this reader holds no key of a compartment; that is recorded.
             AccessNotRecordedError: the access could not be committed; nothing was opened.
             ExportError: the records cannot be proved: not signed, or damaged.
         """
@@ -574,14 +668,15 @@ class Reader:
         focus = self._structural_focus(of)
         case = Case(self._store, self._paths, focus, compartments)
         if case.payloads:
-            opener = self._open()
-            missing = sorted(compartments - set(opener.held))
+            opener = self._admit(case.opened, purpose)
+            missing = compartments - set(opener.held)
             if missing:
-                raise UnknownKeyError(missing[0], opener.held)
+                refusal = _out_of_scope(missing, opener.held)
+                self._refuse(refusal, case.opened, purpose)
+                raise refusal
             sources = self._opened_sources(case.placed)
             sources |= {tag: 0 for tag in case.named if tag not in sources}
             first = self._access.commit(
-                actor=self.actor,
                 purpose=purpose,
                 what="reveal",
                 trace=case.only_trace,
@@ -662,7 +757,28 @@ class Reader:
         return replace(report, findings=report.findings + more, opened=opened)
 
 
-def _user() -> str:
+def _place(placed: tuple[str, Trace, int]) -> tuple[str, str | None]:
+    """An artifact, and the compartment that its own payload is in, if it has one."""
+    focus, trace, number = placed
+    if ".r" in focus:
+        return focus, "meta"
+    item = trace.items[number]
+    while "of" in item.options and item.options["of"] in trace.items:
+        item = trace.items[item.options["of"]]
+    return focus, item.compartment if item.payload is not None else None
+
+
+def _out_of_scope(outside: Set[str], held: Iterable[str]) -> RefusedError:
+    return RefusedError(
+        "scope",
+        f"it is in {', '.join(sorted(outside))},"
+        f" and this reader may open {', '.join(held) or 'nothing'}",
+        "ask the admin for a role that covers it",
+    )
+
+
+def user() -> str:
+    """Who uses this process, as the operating system says."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):

@@ -14,7 +14,17 @@ import orjson
 from provkeep.model import records as r
 from provkeep.model.canonical import MAX_BODY, MAX_INT, canonical
 
-KINDS: Final = ("init", "trace", "access", "gap", r.LOG_KEY, "erase", "hold")
+KINDS: Final = (
+    "init",
+    "trace",
+    "access",
+    "gap",
+    r.LOG_KEY,
+    "erase",
+    "hold",
+    "grant",
+    "revoke",
+)
 MORE: Final = "M"  # members that did not fit into one entry; see recording.cut
 
 _SHAPES: Final[dict[str, frozenset[tuple[type, ...]]]] = {

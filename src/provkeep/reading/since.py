@@ -19,6 +19,15 @@ from provkeep.store import schema
 from provkeep.store.index import gather
 
 _MISSING: Final = "is missing, or differs from what the records say"
+_BY_RECORD: Final = {  # tables whose rows say which record made them, and their keys
+    "access": "seq",
+    "access_trace": "tid, seq",
+    "access_source": "source, seq",
+    "erasure": "seq",
+    "gone": "first, seq",
+    "hold": "what, id",
+    "grants": "id",
+}
 
 
 class NewIndex:
@@ -86,6 +95,12 @@ class NewIndex:
                 )
         elif fields["k"] == "access":
             tags = [r.unb64(tag) for tag, _ in fields.get("src", ())]
+        elif fields["k"] == "revoke":
+            store.write(
+                "INSERT OR IGNORE INTO main.grants SELECT id, seq, reader, NULL FROM store.grants"
+                " WHERE id=? AND seq<?",
+                (r.unb64(fields["grant"]), start),
+            )
         for tag in tags:
             store.write(
                 "INSERT OR IGNORE INTO main.source SELECT s.id, s.tag, p.id FROM store.source s"
@@ -106,11 +121,11 @@ class NewIndex:
         for row in store.rows(f"{sources} ({theirs} EXCEPT {ours}) LIMIT 1000", (start, start)):
             sentence = "its source is not the one that its record says"
             out.error("index-row", f"table payload, {row_name(row)}", sentence)
+        of_records = "SELECT {0} FROM store.{1} WHERE seq>={2} EXCEPT SELECT {0} FROM main.{1}"
         more = {
             "trec": "SELECT t.trace, t.seq FROM main.trace m JOIN store.trec t ON t.trace = m.id"
             " EXCEPT SELECT trace, seq FROM main.trec",
-            "access": f"SELECT seq FROM store.access WHERE seq>={start}"  # noqa: S608  # a number
-            " EXCEPT SELECT seq FROM main.access",
+            **{table: of_records.format(key, table, start) for table, key in _BY_RECORD.items()},
             "trace": "SELECT id FROM store.trace WHERE id > (SELECT max(id) FROM main.trace)",
         }
         for table, sql in more.items():

@@ -12,7 +12,13 @@ from typing import Any, Final
 
 import orjson
 
-from provkeep.errors import ErasedError, NotRecordedError, SealingError, UnsealError
+from provkeep.errors import (
+    ErasedError,
+    NotRecordedError,
+    SealingError,
+    UnknownKeyError,
+    UnsealError,
+)
 from provkeep.model import records as r
 from provkeep.model.values import decode
 from provkeep.reading.traces import Item, Trace
@@ -45,8 +51,12 @@ class Opener:
 
     @property
     def held(self) -> tuple[str, ...]:
-        """The compartments that can be opened."""
-        return self._ring.held if self._ring is not None else ()
+        """The compartments that this reader may open."""
+        return () if self._ring is None else self._ring.held
+
+    def holds(self, compartment: str | None) -> bool:
+        """May it open this one? None is what has no payload of its own."""
+        return compartment is None or compartment in self.held
 
     def payload(self, number: int) -> Any:
         """Open one payload.
@@ -143,6 +153,8 @@ class Opener:
             if self._file is None or self._ring is None:
                 raise UnsealError("payload", "this reader holds no keys of this store")
             self._refuse_erased(number)
+            if compartment not in self._ring.held:
+                raise UnknownKeyError(compartment, self._ring.held)
             row = self._file.key(number)
             if row is None:
                 raise UnsealError(
@@ -248,19 +260,25 @@ class Opener:
         return out
 
     def _part(self, trace: Trace, number: int, other: Other) -> Any:
-        """The value of a part; of one that was erased, the mark that says so."""
+        """The value of a part; of one that was erased or is not held, the mark that says so."""
         try:
             return self.value(trace, number, other)
         except ErasedError as error:
             return erased_mark(error)
+        except UnknownKeyError as error:
+            return sealed_mark(error.key_id.partition("/")[0])
         except NotRecordedError:
             return dict(NOT_RECORDED)
 
     def _quoted(self, trace: Trace, piece: list[int], other: Other) -> str:
+        number, start, stop = piece
         try:
-            return self.text(trace, piece[0], other)[piece[1] : piece[2]]
+            return self.text(trace, number, other)[start:stop]
         except ErasedError as error:
             return f"[erased: record {error.record}]"
+        except UnknownKeyError as error:
+            compartment = error.key_id.partition("/")[0]
+            return f"[{stop - start} characters of {compartment}: sealed for this reader]"
         except NotRecordedError:
             return "[not recorded]"
 
@@ -301,6 +319,11 @@ def erased_mark(error: ErasedError) -> dict[str, int]:
 def is_erased(value: Any) -> bool:
     """Is this the mark of a part that was erased?"""
     return isinstance(value, dict) and value.keys() == {"$erased"}
+
+
+def sealed_mark(compartment: str | None) -> dict[str, str | None]:
+    """What stands in the place of something that a reader may not open."""
+    return {"$sealed": compartment}
 
 
 def text_of(value: Any) -> str:

@@ -33,6 +33,11 @@ class RecorderConfig:
         if set(self.recipients.recipients) != set(COMPARTMENTS):
             raise ValueError(f"a recorder needs a public key for each of {', '.join(COMPARTMENTS)}")
 
+    @property
+    def admin(self) -> bytes | None:
+        """Public key of the admin who named the recipients; None in homes that predate admins."""
+        return None if self.signed is None else self.signed.admin
+
 
 def signed_of(fields: dict[str, Any], recipients: RecipientSet) -> SignedRecipients | None:
     """The signature over the recipients, checked against the admin that the file pins."""

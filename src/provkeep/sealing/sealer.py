@@ -21,12 +21,28 @@ from provkeep.errors import KeyFileError, ProviderError, RecipientsError
 from provkeep.model.canonical import MAX_INT
 from provkeep.model.records import CLASS_CODE, Pending, b64, payload_context
 from provkeep.sealing.envelope import DATA_KEY_BYTES, data_key_commitment, seal, unseal
-from provkeep.sealing.home import RecorderConfig, load_recorder_config
+from provkeep.sealing.home import load_recorder_config
 from provkeep.sealing.keyring import EpochKey, RecipientSet, new_epoch, wrap_data_key
 
 EPOCH_S: Final = 24 * 3600  # seconds that one epoch key wraps new data keys
 FIRST_BATCH, LAST_BATCH = 8, 256  # data keys made ahead, per compartment
 SOURCE_KEYS: Final = 4096  # data keys of sources kept at hand, per process
+
+
+class Recipients(Protocol):
+    """Whom a store's payloads are sealed to; ``RecorderConfig`` says so, and more."""
+
+    @property
+    def store_id(self) -> bytes:
+        """16 bytes."""
+
+    @property
+    def recipients(self) -> RecipientSet:
+        """Public halves of the compartments."""
+
+    @property
+    def admin(self) -> bytes | None:
+        """Public key of the admin who may name others; None where none is known."""
 
 
 class KeyStore(Protocol):
@@ -67,7 +83,7 @@ class Payload:
 class Sealer:
     """Seals the payloads of records; used by one thread at a time."""
 
-    def __init__(self, config: RecorderConfig, keys: KeyStore) -> None:
+    def __init__(self, config: Recipients, keys: KeyStore) -> None:
         self._config, self._file = config, keys
         self._ready: dict[str, deque[DataKey]] = {}
         self._batch: dict[str, int] = {}
@@ -124,7 +140,7 @@ class Sealer:
         begun = self._config
         with contextlib.suppress(KeyFileError, RecipientsError, ProviderError):
             now = load_recorder_config(begun.store_id)
-            if begun.signed is None or (now.signed and now.signed.admin == begun.signed.admin):
+            if begun.admin is None or (now.signed and now.signed.admin == begun.admin):
                 return now.recipients
         return begun.recipients  # those of today are gone, unreadable, or another admin's
 

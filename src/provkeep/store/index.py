@@ -33,6 +33,12 @@ def apply(conn: sqlite3.Connection, seq: int, body: dict[str, Any]) -> None:
         _erase(conn, seq, body)
     elif kind == "hold":
         _hold(conn, seq, body)
+    elif kind == "grant":
+        values = (r.unb64(body["id"]), seq, r.unb64(body["to"]))
+        conn.execute("INSERT OR IGNORE INTO grants(id,seq,reader) VALUES(?,?,?)", values)
+    elif kind == "revoke":
+        grant = r.unb64(body["grant"])
+        conn.execute("UPDATE grants SET revoked=? WHERE id=? AND revoked IS NULL", (seq, grant))
 
 
 @dataclass(slots=True)
@@ -185,6 +191,9 @@ def _access(conn: sqlite3.Connection, seq: int, body: dict[str, Any]) -> None:
         "INSERT INTO access VALUES(?,?,?,?,?)",
         (seq, body["at"], r.unb64(body["by"]), tid, body["what"]),
     )
+    traces = {bytes.fromhex(place.partition(".")[0]) for place in body.get("a", ())}
+    traces |= set() if tid is None else {tid}
+    conn.executemany("INSERT INTO access_trace VALUES(?,?)", [(t, seq) for t in traces])
     rows: dict[int, int] = {}
     for tag, reach in body.get("src", ()):
         source = _source(conn, r.unb64(tag), None)

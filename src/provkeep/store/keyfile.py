@@ -194,6 +194,33 @@ class KeyFile:
         with self._write() as conn:
             conn.execute("INSERT OR REPLACE INTO meta VALUES(?,?)", (key, str(value)))
 
+    def newest_epoch(self, compartment: str) -> tuple[bytes, bytes] | None:
+        """Id and sealed key of the newest epoch of a compartment."""
+        sql = "SELECT eid, sealed FROM epoch WHERE compartment=? ORDER BY id DESC LIMIT 1"
+        with self._link.lock, clear_errors(self.path):
+            row = self._link.get().execute(sql, (compartment,)).fetchone()
+        return (bytes(row[0]), bytes(row[1])) if row else None
+
+    def put_sealed_grant(self, key: str, sealed: bytes) -> None:
+        """Keep what a grant sealed."""
+        with self._write() as conn:
+            conn.execute("INSERT INTO meta VALUES(?,?)", (key, sealed.hex()))
+
+    def sealed_grant(self, key: str) -> bytes | None:
+        """What a grant sealed; None when it was revoked, or is not whole."""
+        with self._link.lock, clear_errors(self.path):
+            sql = "SELECT value FROM meta WHERE key=?"
+            row = self._link.get().execute(sql, (key,)).fetchone()
+        try:
+            return bytes.fromhex(row[0]) if row else None
+        except (ValueError, TypeError):
+            return None
+
+    def drop_sealed_grant(self, key: str) -> None:
+        """Delete what a grant sealed."""
+        with self._write() as conn:
+            conn.execute("DELETE FROM meta WHERE key=?", (key,))
+
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
         """One immediate transaction."""

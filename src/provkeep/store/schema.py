@@ -32,6 +32,7 @@ CREATE TABLE trace(id INTEGER PRIMARY KEY, tid BLOB NOT NULL UNIQUE, t0_us INTEG
 CREATE INDEX trace_t0 ON trace(t0_us);
 CREATE INDEX trace_session ON trace(session) WHERE session IS NOT NULL;
 CREATE INDEX trace_actor ON trace(actor) WHERE actor IS NOT NULL;
+CREATE INDEX trace_subject ON trace(subject) WHERE subject IS NOT NULL;
 CREATE TABLE trec(trace INTEGER, seq INTEGER, PRIMARY KEY(trace, seq)) WITHOUT ROWID;
 CREATE TABLE source(id INTEGER PRIMARY KEY, tag BLOB NOT NULL UNIQUE, payload INTEGER);
 CREATE TABLE doc(tag BLOB PRIMARY KEY, payload INTEGER NOT NULL) WITHOUT ROWID;
@@ -42,13 +43,15 @@ CREATE TABLE link(tag BLOB, trace INTEGER, role INTEGER, artifact INTEGER NOT NU
 CREATE TABLE access(seq INTEGER PRIMARY KEY, at_us INTEGER NOT NULL, actor BLOB, tid BLOB,
                     kind TEXT NOT NULL);
 CREATE INDEX access_actor ON access(actor);
-CREATE INDEX access_tid ON access(tid);
+CREATE TABLE access_trace(tid BLOB, seq INTEGER, PRIMARY KEY(tid, seq)) WITHOUT ROWID;
 CREATE TABLE access_source(source INTEGER, seq INTEGER, reach INTEGER NOT NULL,
                            PRIMARY KEY(source, seq)) WITHOUT ROWID;
 CREATE TABLE erasure(seq INTEGER PRIMARY KEY, at_us INTEGER NOT NULL, what TEXT NOT NULL);
 CREATE TABLE gone(first INTEGER, seq INTEGER, last INTEGER NOT NULL,
                   PRIMARY KEY(first, seq)) WITHOUT ROWID;
 CREATE TABLE hold(what TEXT, id BLOB, seq INTEGER NOT NULL, PRIMARY KEY(what, id)) WITHOUT ROWID;
+CREATE TABLE grants(id BLOB PRIMARY KEY, seq INTEGER NOT NULL, reader BLOB NOT NULL,
+                    revoked INTEGER) WITHOUT ROWID;
 """
 INDEX_TABLES: Final = (
     "trace",
@@ -62,6 +65,8 @@ INDEX_TABLES: Final = (
     "erasure",
     "gone",
     "hold",
+    "access_trace",
+    "grants",
 )
 
 _KEYS_V1: Final = """
