@@ -34,9 +34,10 @@ def test_no_output_holds_a_text_or_a_place(path):
     assert not re.search(r"provkeep-notebook-|/home/|/tmp/|/Users/|[A-Z]:\\\\", shown)
 
 
-def test_there_are_three_notebooks():
+def test_the_notebooks_are_those_of_the_readme():
     assert [path.stem for path in NOTEBOOKS] == [
         "01_record_a_chain",
         "02_where_did_it_come_from",
         "03_prove_nothing_changed",
+        "04_who_may_read",
     ]
