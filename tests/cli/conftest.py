@@ -12,7 +12,7 @@ from provkeep.cli import main
 from provkeep.demo.app import manual_agent, manual_chain
 from provkeep.langchain import ProvenanceHandler
 
-QUESTION = "What happens when a byte is changed, and who can read the database?"
+QUESTION = "What happens when a byte is changed, and who gets to read the database?"
 
 
 @dataclass(frozen=True, slots=True)

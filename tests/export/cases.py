@@ -21,7 +21,7 @@ from provkeep.tlog.merkle import inclusion_proof, leaf_hash, root_of
 from tests import independent_bundle_reader as other
 from tests.reading import forging
 
-QUESTION = "What happens when a byte is changed, and who can read the database?"
+QUESTION = "What happens when a byte is changed, and who gets to read the database?"
 SAID = "How long may they take to answer my claim, at the very most, in days?"
 VERIFIED, WRONG, NO_BUNDLE = "verified", "wrong", "no bundle"
 

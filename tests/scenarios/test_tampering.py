@@ -32,8 +32,10 @@ from provkeep.langchain import ProvenanceHandler
 from provkeep.model.canonical import canonical
 from provkeep.model.records import Pending
 from provkeep.reading.findings import CODES
+from provkeep.reading.granting import Office
 from provkeep.reading.verify import Report, verify
 from provkeep.sealing.home import find_by_path, load_recorder_config, log_public, pin_path
+from provkeep.sealing.principals import new_principal
 from provkeep.store import schema
 from provkeep.store.sqlite import SqliteStore
 from provkeep.tlog.checkpoint import LogKey
@@ -95,6 +97,11 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evidence]:
             trail.text(trail.output(), purpose="complaint 4711")
             trail.hold(source="a.txt", reason="case 4711")
             trail.erase(trail.plan_erasure(trace=trail.runs()[-1].id), reason="request 17")
+        with Office(path, actor="the admin") as office:
+            for until_us in (10**15 * 4, 10**15 * 5):
+                reader = new_principal("carol@example.com").public
+                made = office.grant("reviewer", reader, purpose="complaint", until_us=until_us)
+            office.revoke(made["id"], reason="closed")
         record(path, "Is that so?", "Is it really so?")
         pin, public, key = outside(path)
     yield Evidence(path=path, pin=pin, public=public, key=key, older=older)

@@ -31,7 +31,7 @@ from provkeep.sealing.home import HOME_VARIABLE
 from provkeep.trail import Lineage, Trail
 from provkeep.trail import open as open_trail
 
-QUESTION: Final = "What happens when a byte is changed, and who can read the database?"
+QUESTION: Final = "What happens when a byte is changed, and who gets to read the database?"
 ERRAND: Final = "What does verify compare, and how long is that page?"
 LOOKUP: Final = "What does the pin make visible, and where is it?"
 ACTOR: Final = "demo@example.com"
