@@ -12,8 +12,8 @@ from provkeep.display.words import clean
 from provkeep.langchain import ProvenanceHandler
 
 ANSWER = (
-    "A changed byte in a record or in a ciphertext is noticed."
-    " Whoever gets the database alone reads nothing."
+    "Whoever gets the database alone reads nothing."
+    " A changed byte in a record or in a ciphertext is noticed."
 )
 QUESTIONS = [
     (["runs"], ["ManualChain", "ManualAgent", "alice@example.com", "ticket-1"]),
