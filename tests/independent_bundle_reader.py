@@ -126,15 +126,25 @@ def read(blob: bytes) -> dict[str, Any]:
 
 def signed(note: str, vkey: str) -> tuple[int, bytes]:
     """Size and root that a note states, if the key signed it (4.3)."""
-    origin, _, encoded = vkey.split("+", 2)
-    key = b64decode(encoded)
-    key_id = sha256(origin.encode() + b"\n" + key)[:4]
-    text, blank, signatures = note.rpartition("\n\n")
-    need(bool(blank) and signatures.endswith("\n"), "the checkpoint is not signed")
+    origin = vkey.partition("+")[0]
+    text = note.rpartition("\n\n")[0]
     lines = text.split("\n")
     need(len(lines) >= 3 and all(lines), "the checkpoint is malformed")
     need(lines[0] == origin, "the checkpoint is of another log")
     need(re.fullmatch("0|[1-9][0-9]{0,18}", lines[1]) is not None, "the checkpoint has no size")
+    need(note_signers(note, vkey), "the checkpoint is not signed by this key")
+    root = note_base64(lines[2])
+    need(len(root) == 32, "the checkpoint has no root")
+    return int(lines[1]), root
+
+
+def note_signers(note: str, vkey: str) -> bool:
+    """Did the key sign a note (4.3)? A signature that names it and is bad is wrong."""
+    origin, _, encoded = vkey.split("+", 2)
+    key = b64decode(encoded)
+    key_id = sha256(origin.encode() + b"\n" + key)[:4]
+    text, blank, signatures = note.rpartition("\n\n")
+    need(bool(blank) and signatures.endswith("\n"), "a note is not signed")
     good = False
     for line in signatures[:-1].split("\n"):
         parts = line.split(" ")
@@ -145,12 +155,35 @@ def signed(note: str, vkey: str) -> tuple[int, bytes]:
                 public = Ed25519PublicKey.from_public_bytes(key[1:])
                 public.verify(blob[4:], f"{text}\n".encode())
             except InvalidSignature:
-                raise Wrong("the checkpoint's signature is bad") from None
+                raise Wrong("a signature is bad") from None
             good = True
-    need(good, "the checkpoint is not signed by this key")
-    root = note_base64(lines[2])
-    need(len(root) == 32, "the checkpoint has no root")
-    return int(lines[1]), root
+    return good
+
+
+def keys_of(
+    records: list[dict[str, Any]], given: str
+) -> tuple[list[str], list[int], list[tuple[int, bytes]]]:
+    """The log's keys, from what size on each signs, and what each signed for the next (4.5, 5)."""
+    bodies = [(each["seq"], canonical(each["body"])) for each in records]
+    changes = [(seq, fields) for seq, fields in bodies if fields.get("k") == "logkey"]
+    if not changes:
+        return [given], [0], []
+    need(bodies[0][0] == 0 and type(bodies[0][1].get("vkey")) is str, "record 0 is missing")
+    keys, since, heads = [bodies[0][1]["vkey"]], [0], []
+    for seq, fields in changes:
+        need(type(fields.get("note")) is str, "a change of keys has no note")
+        text = fields["note"].rpartition("\n\n")[0]
+        lines = text.split("\n")
+        need(len(lines) == 5 and lines[0] == "provkeep/logkey/1", "no change of keys")
+        signers = note_signers(fields["note"], keys[-1])
+        need(signers and lines[1] == keys[-1].partition("+")[0], "another log's change of keys")
+        need(lines[2] == str(seq), "a change of keys stands in another place")
+        root = note_base64(lines[3])
+        need(len(root) == 32 and lines[4] not in keys, "a change of keys is malformed")
+        heads.append((seq, root))
+        keys.append(lines[4])
+        since.append(seq + 1)
+    return keys, since, heads
 
 
 def note_base64(text: str) -> bytes:
@@ -305,9 +338,17 @@ def revealed(each: dict[str, Any], store: bytes, seal: tuple[str, str, int, int,
 def verify(blob: bytes, vkey: str, pin: dict[str, Any] | None = None) -> list[str]:
     """The traces of the lineage; raises NoBundle or Wrong."""
     case = read(blob)
-    size, root = signed(case["checkpoint"], vkey)
+    keys, since, heads = keys_of(case["records"], vkey.partition("\n")[0])
+    need(vkey.partition("\n")[0] in keys, "the key never signed this log")
+    size, root = signed(case["checkpoint"], keys[-1])
+    for old_size, old_root in heads:
+        need(old_size in case["consistency"], "nothing leads from what an old key signed")
+        both = extended(old_size, size, case["consistency"][old_size], old_root)
+        need(both == (old_root, root), "what an old key signed was rewritten")
     if pin is not None:
-        need(pin["vkey"] == vkey and pin["size"] <= size, "the pin is of another log, or newer")
+        need(pin["vkey"] in keys and pin["size"] <= size, "the pin is of another log, or newer")
+        in_force = max(i for i, first in enumerate(since) if first <= pin["size"])
+        need(keys[in_force] == pin["vkey"], "the pin's key had been replaced, or came later")
         old_root = b64decode(pin["root"])
         if pin["size"] == 0:
             need(old_root == sha256(b""), "the pin has another root")
@@ -332,8 +373,8 @@ def verify(blob: bytes, vkey: str, pin: dict[str, Any] | None = None) -> list[st
             raise Wrong("a record is malformed") from None
         records.append(fields)
     need(bool(records) and records[0]["k"] == "init", "record 0 is missing")
-    need(records[0]["vkey"] == vkey, "record 0 names another key")
-    need(records[0]["origin"] == vkey.partition("+")[0], "record 0 names another log")
+    need(records[0]["vkey"] == keys[0], "record 0 names another key")
+    need(records[0]["origin"] == keys[0].partition("+")[0], "record 0 names another log")
     need(re.fullmatch("[0-9a-f]{32}", str(records[0]["store"])) is not None, "no store id")
     store = bytes.fromhex(records[0]["store"])
     found = traces_of(records, case["focus"])

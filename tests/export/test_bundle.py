@@ -36,8 +36,12 @@ from provkeep.export.verdict import BundleReport
 from provkeep.langchain import ProvenanceHandler
 from provkeep.model import records as r
 from provkeep.reading.access import AccessLog
+from provkeep.reading.findings import Findings
+from provkeep.reading.statements import Statements
 from provkeep.reading.unsealing import Opener
+from provkeep.recording.rotation import rotate_log_key
 from provkeep.sealing.envelope import open_with_payload_key
+from provkeep.sealing.grants import ACCESS_PURPOSE, is_signed_body
 from tests import independent_bundle_reader as other
 from tests.export.cases import QUESTION, SAID, VERIFIED, WRONG, record, verdicts
 from tests.reading.forging import edit
@@ -592,3 +596,100 @@ def test_no_text_stands_in_a_repr(audit: Path) -> None:
     key = found.reveals[0].key
     assert repr(key) not in repr(found) and repr(key) not in repr(found.reveals)
     assert ANSWER in str(report.to_dict(texts=True))
+
+
+# -- logs that changed their key -------------------------------------------------------------------
+
+
+@pytest.fixture
+def rotated(audit: Path) -> Path:
+    """The same store after two changes of the log's key, the second with records behind it."""
+    with provkeep.open(audit) as trail:
+        trail.bundle(audit.parent / "old.json", chain_trace(audit))
+    shutil.copy(keys_of(audit) / "pin.json", audit.parent / "first-pin.json")
+    rotate_log_key(audit)
+    shutil.copy(keys_of(audit) / "pin.json", audit.parent / "second-pin.json")
+    rotate_log_key(audit)
+    record(audit)
+    return audit
+
+
+def with_keys(
+    audit: Path, document: dict[str, Any], keys: list[str], pin: str | None = None
+) -> set[str]:
+    blob, text = json.dumps(document).encode(), "\n".join(keys)
+    remembered = None if pin is None else json.loads((audit.parent / pin).read_text())
+    return set(verdicts(blob, text, remembered, audit.parent))
+
+
+def test_a_bundle_leads_from_the_first_key_to_the_one_in_force(rotated: Path) -> None:
+    keys = vkey_of(rotated).split("\n")
+    assert len(keys) == 3
+    document = made(rotated, reveal="output", purpose="case 17")
+    for given in (keys, keys[:1], keys[:2]):
+        assert with_keys(rotated, document, given) == {VERIFIED}
+    for pin in ("early-pin.json", "first-pin.json", "second-pin.json"):
+        pinned = made(rotated, pin=rotated.parent / pin)
+        assert with_keys(rotated, pinned, keys[:1], pin) == {VERIFIED}
+    assert with_keys(rotated, document, [vkey_of(rotated).split("\n")[0][:-8] + "AAAAAAA="]) == {
+        WRONG
+    }
+
+
+def test_whoever_knows_a_later_key_only_is_told_what_that_leaves_open(rotated: Path) -> None:
+    keys = vkey_of(rotated).split("\n")
+    report = provkeep.verify_bundle(made(rotated), key=keys[2])
+    assert report and "key-not-first" in {f.code for f in report.findings}
+    pinned = provkeep.verify_bundle(made(rotated), key=keys[2], pin=keys_of(rotated) / "pin.json")
+    assert pinned and not pinned.findings
+
+
+def test_a_bundle_from_before_a_change_of_keys_is_told_to_be_old(rotated: Path) -> None:
+    old = json.loads((rotated.parent / "old.json").read_text())
+    report = provkeep.verify_bundle(old, key=vkey_of(rotated))
+    codes = {f.code: f.severity for f in report.findings}
+    assert report and codes["key-rotation"] == "warning"
+    assert not provkeep.verify_bundle(old, key=vkey_of(rotated), pin=keys_of(rotated) / "pin.json")
+
+
+@pytest.mark.parametrize("attack", ["hide", "cut", "proof", "swap", "place"])
+def test_a_change_of_keys_that_is_hidden_or_altered_shows(rotated: Path, attack: str) -> None:
+    keys, document = vkey_of(rotated).split("\n"), made(rotated)
+    changes = [e for e in document["records"] if '"k":"logkey"' in e["body"]]
+    assert len(changes) == 2
+    if attack == "hide":
+        document["records"] = [e for e in document["records"] if e not in changes]
+    elif attack == "cut":
+        document["records"].remove(changes[1])
+    elif attack == "proof":
+        document["consistency"] = [
+            e for e in document["consistency"] if e["size"] != changes[0]["seq"]
+        ]
+    elif attack == "swap":
+        changes[0]["body"], changes[1]["body"] = changes[1]["body"], changes[0]["body"]
+    else:
+        steps = {e["size"]: e for e in document["consistency"]}
+        step = steps[changes[0]["seq"]]["proof"]
+        step[0] = step[0][:-8] + "AAAAAAA="
+    assert with_keys(rotated, document, keys[:1]) == {WRONG}
+    assert with_keys(rotated, document, keys) == {WRONG}
+
+
+def test_an_access_whose_reader_s_signature_is_another_one_s_shows(audit: Path) -> None:
+    """Whoever holds the log's key can append an access; not one that a reader stands by."""
+    document = made(audit, reveal="output", purpose="case 17")
+    [access] = [e for e in document["records"] if '"k":"access"' in e["body"]]
+    fields = json.loads(access["body"])
+    assert is_signed_body(fields, store_of(audit), r.unb64(fields["key"]), ACCESS_PURPOSE)
+    for change in ({"what": "payload"}, {"key": r.b64(bytes(32))}, {"by": r.b64(bytes(12))}):
+        out = Findings()
+        statements = Statements(out)
+        statements.meet(0, {"k": "init", "store": store_of(audit).hex()})
+        statements.meet(access["seq"], fields)
+        assert not out.result()
+        statements.meet(access["seq"], fields | change)
+        assert [f.code for f in out.result()] == ["statement-signature"]
+
+
+def store_of(audit: Path) -> bytes:
+    return bytes.fromhex(keys_of(audit).name)

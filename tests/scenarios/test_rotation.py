@@ -1,5 +1,6 @@
 """Keys are exchanged while recorders run; nothing is encrypted anew and nothing is lost."""
 
+import json
 import shutil
 import sqlite3
 from contextlib import closing
@@ -8,13 +9,27 @@ from pathlib import Path
 import pytest
 
 import provkeep
-from provkeep.errors import KeyFileError, UnsealError
+from provkeep.cli import main
+from provkeep.errors import KeyFileError, RecipientsError, UnsealError
 from provkeep.langchain import ProvenanceHandler
+from provkeep.model.records import Pending
+from provkeep.reading.grants import recipients_of
+from provkeep.recording.opening import open_for_recording
+from provkeep.recording.rotation import rotate_compartments
 from provkeep.sealing import rotating
-from provkeep.sealing.home import load_reader_keys
-from provkeep.sealing.keyring import COMPARTMENTS
-from provkeep.sealing.retired import load_retired, retired_path
+from provkeep.sealing.home import (
+    load_reader_keys,
+    load_recorder_config,
+    reader_path,
+    recorder_path,
+)
+from provkeep.sealing.keyring import COMPARTMENTS, CompartmentKeys
+from provkeep.sealing.recipients import sign_recipients
+from provkeep.sealing.retired import Retired, load_retired, retired_path, save_retired
+from provkeep.sealing.signing import new_seed
 from provkeep.store.keyfile import KeyFile, keys_path
+from provkeep.store.sqlite import SqliteStore
+from provkeep.tlog.log import Log
 from tests.scenarios.erasing_kit import ask, record, wrapped_keys
 
 TURNS = [
@@ -42,8 +57,7 @@ def answers(path: Path) -> list[str]:
 
 
 def rotate(path: Path, *names: str) -> int:
-    with closing(KeyFile(keys_path(path))) as keys:
-        return rotating.rotate_compartments(store_id(path), keys, names or COMPARTMENTS)
+    return rotate_compartments(path, names or COMPARTMENTS)[0]
 
 
 def rows(path: Path, table: str) -> list[tuple]:
@@ -103,12 +117,8 @@ def test_a_rotation_that_is_interrupted_loses_nothing_and_can_be_done_again(
     path, monkeypatch, step
 ):
     before = answers(path)
-    real, calls = getattr(rotating, step), []
 
-    def stop(*args):
-        calls.append(args)
-        if step == "_replace" and len(calls) == 1:
-            return real(*args)  # between the two files
+    def stop(*args, **named):
         raise InterruptedError
 
     with monkeypatch.context() as patch:
@@ -187,3 +197,105 @@ def test_who_does_not_hold_a_private_half_cannot_rotate_it(path, home):
     reader.unlink()
     with pytest.raises(KeyFileError, match="missing"), closing(KeyFile(keys_path(path))) as keys:
         rotating.rotate_compartments(known, keys, ["prompt"])
+
+
+def test_a_rotation_is_a_record_that_the_admin_signed(path):
+    count, seq = rotate_compartments(path, ["output"], suite="mlkem768-x25519")
+    assert count == len([r for r in rows(keys_path(path), "epoch") if r[2] == "output"])
+    assert seq is not None
+    with closing(sqlite3.connect(path)) as db:
+        body = json.loads(db.execute("SELECT body FROM record WHERE seq=?", (seq,)).fetchone()[0])
+    zero = json.loads(rows(path, "record")[0][1])
+    assert body["k"] == "recipients" and body["admin"] == zero["admin"]
+    assert body["recipients"]["output"]["suite"] == "mlkem768-x25519"
+    assert body["recipients"]["prompt"] == zero["recipients"]["prompt"]
+    with provkeep.open(path) as trail:
+        report = trail.verify(deep=True)
+        assert report and report.codes == set(), report
+    record(path, [TURNS[0]])  # the log names these keys already
+    assert len(rows(path, "keychange")) == 1
+
+
+def test_a_configuration_that_is_put_back_after_a_rotation_is_refused(path):
+    file = recorder_path(store_id(path))
+    old = file.read_bytes()
+    rotate(path)
+    file.write_bytes(old)
+    with pytest.raises(RecipientsError, match=r"newer keys than recorder\.json"):
+        open_for_recording(path)
+
+
+def test_a_record_of_new_recipients_that_another_admin_signed_is_not_followed_and_shows(path):
+    known = store_id(path)
+    stranger = sign_recipients(CompartmentKeys.generate().public(), new_seed(), at_us=2**52)
+    with closing(SqliteStore(path)) as store:
+        body = {"k": "recipients", "v": 1, "at": 1_700_000_000_000_000, **stranger.fields()}
+        Log(store).append([Pending(body, [])], durable=True)
+        named = recipients_of(store)
+    assert named.recipients == load_recorder_config(known).recipients
+    record(path, [TURNS[0]])
+    assert len(answers(path)) == 3
+    with provkeep.open(path) as trail:
+        assert "statement-signature" in trail.verify().codes
+
+
+def test_keys_that_were_made_elsewhere_are_installed_for_a_host_that_cannot_read(
+    tmp_path, home, capsys
+):
+    office, later = tmp_path / "office", tmp_path / "later"
+    assert main(["keys", "recipients", "--out", str(office)]) == 0
+    words = ["keys", "recipients", "--out", str(later), "--admin", str(office / "admin.json")]
+    assert main(words) == 0
+    assert not (later / "admin.json").exists()
+    path = tmp_path / "audit.db"
+    assert main(["init", str(path), "--recipients", str(office / "recipients.json")]) == 0
+    record(path, [TURNS[0]])
+    install = ["keys", "install", str(path), str(later / "recipients.json"), "--json"]
+    capsys.readouterr()
+    assert main(install) == 0
+    assert json.loads(capsys.readouterr().out)["installed"] is True
+    assert main(install) == 0
+    assert json.loads(capsys.readouterr().out)["installed"] is False
+    record(path, [TURNS[1]])
+    folder = recorder_path(store_id(path)).parent
+    shutil.copy(later / "reader.json", folder / "reader.json")
+    first, second = load_reader_keys(store_id(path), office / "reader.json"), store_id(path)
+    save_retired(second, Retired({n: [k] for n, k in first.private.items()}, []))
+    assert len(answers(path)) == 2
+    assert main(["keys", "recipients", "--out", str(tmp_path / "foreign")]) == 0
+    words = ["keys", "install", str(path), str(tmp_path / "foreign" / "recipients.json")]
+    assert main(words) == 3
+    assert "another admin" in capsys.readouterr().err
+
+
+def test_deep_verification_opens_everything_and_names_what_was_exchanged(path):
+    with provkeep.open(path) as trail:
+        whole = trail.verify(deep=True)
+        plan = trail.plan_erasure(trace=trail.runs()[0].id)
+        trail.erase(plan, reason="asked for")
+        erased = trail.verify(deep=True)
+    assert whole and whole.codes == set()
+    assert erased and erased.codes == {"erased"}, erased
+    with closing(sqlite3.connect(keys_path(path))) as db, db:
+        one, two = db.execute("SELECT id FROM datakey ORDER BY id LIMIT 2").fetchall()
+        keys = dict(db.execute("SELECT id, wrapped FROM datakey"))
+        db.execute("UPDATE datakey SET wrapped=? WHERE id=?", (keys[two[0]], one[0]))
+    with provkeep.open(path) as trail:
+        assert trail.verify(), "plain verification opens nothing, and so cannot see it"
+        assert "payload-sealed" in trail.verify(deep=True).codes
+
+
+def test_deep_verification_says_which_keys_are_not_held(path):
+    file = reader_path(store_id(path))
+    fields = json.loads(file.read_text())
+    del fields["private"]["document"]
+    file.write_text(json.dumps(fields))
+    with provkeep.open(path) as trail:
+        report = trail.verify(deep=True)
+    assert report and "key-not-held" in report.codes
+    assert not trail_strictly(path)
+
+
+def trail_strictly(path: Path):
+    with provkeep.open(path) as trail:
+        return trail.verify(deep=True, strict=True)

@@ -34,6 +34,7 @@ from provkeep.model.records import Pending
 from provkeep.reading.findings import CODES
 from provkeep.reading.granting import Office
 from provkeep.reading.verify import Report, verify
+from provkeep.recording.rotation import rotate_compartments
 from provkeep.sealing.home import find_by_path, load_recorder_config, log_public, pin_path
 from provkeep.sealing.principals import new_principal
 from provkeep.store import schema
@@ -97,6 +98,8 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evidence]:
             trail.text(trail.output(), purpose="complaint 4711")
             trail.hold(source="a.txt", reason="case 4711")
             trail.erase(trail.plan_erasure(trace=trail.runs()[-1].id), reason="request 17")
+        for name in ("prompt", "output"):
+            rotate_compartments(path, [name])
         with Office(path, actor="the admin") as office:
             for until_us in (10**15 * 4, 10**15 * 5):
                 reader = new_principal("carol@example.com").public

@@ -181,7 +181,7 @@ def _key(wanted: str | None) -> str | None:
     try:
         if "+" not in wanted or Path(wanted).is_file():
             text = Path(wanted).read_text(encoding="utf-8").strip()
-        return LogPublicKey.from_vkey(text).vkey()
+        return "\n".join(LogPublicKey.from_vkey(line).vkey() for line in text.split("\n"))
     except (OSError, ValueError, CheckpointError) as error:
         raise click.BadParameter(
             f"{wanted} is neither a public key (origin+id+base64) nor a file that holds one",

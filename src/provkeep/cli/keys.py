@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import click
 
-from provkeep.cli.output import as_json, note, say, say_json
+from provkeep.cli.output import as_json, database, note, say, say_json
 from provkeep.cli.pages import Topic, command
 from provkeep.cli.rotate import rotate
+from provkeep.errors import NotAProvkeepFileError
 
 SUITES: Final = {"x25519": "x25519", "hybrid": "mlkem768-x25519"}
 PLACES: Final = ("file", "env", "passphrase", "keyring", "aws", "vault", "plain")
@@ -29,6 +30,13 @@ suite_option = click.option(
     "Make the keys of a store, apart from where it will be.",
     "provkeep keys recipients --out ceremony",
     "provkeep keys recipients --out ceremony --suite hybrid --json",
+    "provkeep keys recipients --out next --admin ceremony/admin.json",
+)
+@click.option(
+    "--admin",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Sign with this admin's key instead of a new one, for a store that pins it already.",
 )
 @click.option(
     "--out",
@@ -39,7 +47,7 @@ suite_option = click.option(
 )
 @suite_option
 @as_json
-def recipients(out: Path, suite: str, as_json: bool) -> None:
+def recipients(out: Path, suite: str, admin: Path | None, as_json: bool) -> None:
     """Make a key pair for each compartment, and an admin key that signs their public halves.
 
     FOLDER then holds three files. Only recipients.json goes to the host that records, for
@@ -49,15 +57,46 @@ def recipients(out: Path, suite: str, as_json: bool) -> None:
     """
     from provkeep.sealing.ceremony import make_recipients
 
-    made = make_recipients(out, SUITES[suite])
+    made = make_recipients(out, SUITES[suite], admin=admin)
     files = {name: str(out / name) for name in made}
     if as_json:
         say_json({"files": files, "admin": made["recipients.json"], "suite": SUITES[suite]})
         return
     say(f"{files['recipients.json']}: public; give it to the host that records")
     say(f"{files['reader.json']}: opens what will be recorded (mode 0600)")
-    say(f"{files['admin.json']}: signs recipients and grants (mode 0600)")
+    if "admin.json" in files:
+        say(f"{files['admin.json']}: signs recipients and grants (mode 0600)")
     say(f"the admin's public key is {made['recipients.json']}: compare it at `provkeep init`")
+
+
+@command(
+    "Seal to other public keys from now on.",
+    "provkeep keys install audit.db recipients.json",
+    "provkeep keys install audit.db recipients.json --json",
+)
+@database
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+@as_json
+def install(database: Path, file: Path, as_json: bool) -> None:
+    """Have DATABASE seal to the public keys in FILE, which its admin signed.
+
+    For a host that records and cannot read, whose keys were exchanged elsewhere. What was sealed
+    before stays sealed to the old keys; whoever reads keeps those. A record names the new keys.
+    """
+    from provkeep.recording.rotation import install as put
+    from provkeep.sealing.recipients import read_recipients
+
+    if not database.exists():
+        raise NotAProvkeepFileError(database, "there is no such file")
+    seq = put(database, read_recipients(file))
+    if as_json:
+        say_json(
+            {"database": str(database.absolute()), "record": seq, "installed": seq is not None}
+        )
+    elif seq is None:
+        say(f"{database} seals to these keys already; nothing was changed")
+    else:
+        say(f"record {seq} names the new keys; recorders take them with their next data keys")
 
 
 @command(
@@ -155,5 +194,5 @@ def keys() -> None:
     """Make, protect and exchange keys."""
 
 
-for _command in (recipients, new, protect, rotate):
+for _command in (recipients, new, protect, install, rotate):
     keys.add_command(_command)

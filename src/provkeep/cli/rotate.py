@@ -101,7 +101,13 @@ def rotate(
     answer: dict[str, Any] = {"database": str(database.absolute())}
     if log:
         answer |= _rotate_log(database)
-    if wanted or epoch or fingerprint or finish:
+    if wanted:
+        from provkeep.recording.rotation import rotate_compartments
+
+        made = SUITES[suite] if suite is not None else None
+        count, record = rotate_compartments(database, wanted, suite=made, admin=admin)
+        answer |= {"compartments": list(wanted), "epochs": count, "recipients": record}
+    if epoch or fingerprint or finish:
         from provkeep.sealing import rotating
         from provkeep.store.keyfile import KeyFile, keys_path
         from provkeep.store.sqlite import SqliteStore
@@ -111,16 +117,10 @@ def rotate(
         store.close()
         keys = KeyFile(keys_path(database))
         try:
-            if wanted:
-                made = SUITES[suite] if suite is not None else None
-                answer["compartments"] = list(wanted)
-                answer["epochs"] = rotating.rotate_compartments(
-                    store_id, keys, wanted, suite=made, admin=admin
-                )
             if fingerprint:
                 rotating.rotate_fingerprint_key(store_id)
                 answer["fingerprint"] = True
-            if epoch or wanted:
+            if epoch:
                 keys.ask_new_epoch()
                 answer["new_epoch"] = True
             if finish:
@@ -153,6 +153,7 @@ def _tell(answer: dict[str, Any]) -> None:
     if "compartments" in answer:
         names = ", ".join(answer["compartments"])
         say(f"new key pairs: {names}; {answer['epochs']} epoch keys were sealed to them anew")
+        say(f"record {answer['recipients']} names them; recorders take them with their next keys")
     if "fingerprint" in answer:
         say("new fingerprint key: recorders take it when they open the database again")
     if "new_epoch" in answer:

@@ -18,10 +18,12 @@ from provkeep.errors import CheckpointError, ExportError, ProofError, UnsealErro
 from provkeep.export.bundle import Bundle, Revealed, read, read_document, shown
 from provkeep.export.claims import Claims
 from provkeep.export.outcome import BundleReport, Opened
+from provkeep.export.signers import find_signers
 from provkeep.model import records as r
 from provkeep.reading import shapes
 from provkeep.reading.evidence import ProvedRecord
 from provkeep.reading.findings import Findings
+from provkeep.reading.statements import Statements
 from provkeep.sealing.envelope import open_with_payload_key
 from provkeep.tlog.checkpoint import (
     Checkpoint,
@@ -45,8 +47,9 @@ def verify_bundle(
 
     Args:
         source: the file, or the document already parsed.
-        key: the log's public key, one line (``log.pub``); by default the pin's. Without either
-            nothing is believed, and the report is falsy.
+        key: the log's public key, one line (``log.pub``), or all its keys, a line each, the
+            oldest first; by default the pin's. Without either nothing is believed, and the report
+            is falsy.
         pin: a remembered state of the log, or its file; that the log began so is then proved too.
 
     Raises:
@@ -99,28 +102,10 @@ class _Check:
     def __init__(self, bundle: Bundle, key: LogPublicKey | str | None, pin: Pin | None) -> None:
         self._bundle, self._pin = bundle, pin
         self._out = Findings()
-        self._public = self._trusted(key)
+        self._signers = find_signers(bundle, key, pin, self._out)
         self._store_id: bytes | None = None
         self._claims = Claims(self._out)
-
-    def _trusted(self, key: LogPublicKey | str | None) -> LogPublicKey | None:
-        out, pin = self._out, self._pin
-        if key is None and pin is None:
-            sentence = "name the log's public key (log.pub), or a pin, which holds it"
-            out.error("no-key", "public key", sentence)
-            return None
-        try:
-            public = LogPublicKey.from_vkey(key) if isinstance(key, str) else key
-        except CheckpointError as error:
-            out.error("no-key", "public key", f"the one that was given is none: {error.problem}")
-            return None
-        if pin is None:
-            sentence = "that the key signed no other history is not shown; a pin would show it"
-            out.warning("unpinned", "pin", sentence)
-            return public
-        if public is not None and public.vkey() != pin.vkey:
-            out.error("pin-mismatch", "pin", "it remembers another log key than the one given")
-        return public or LogPublicKey.from_vkey(pin.vkey)
+        self._statements = Statements(self._out)
 
     def run(self) -> BundleReport:
         bundle = self._bundle
@@ -133,6 +118,8 @@ class _Check:
                 self._out.error("record-missing", "record 0", sentence)
             for record in bundle.records:
                 self._record(record, head)
+            if self._signers is not None:
+                self._signers.check(bundle, head, self._out)
             self._claims.follow(bundle.focus)
             revealed = [found for each in bundle.reveals if (found := self._reveal(each))]
         findings = self._out.result()
@@ -155,7 +142,8 @@ class _Check:
     # -- the signed tree head ----------------------------------------------------------------------
 
     def _head(self) -> Checkpoint | None:
-        out, note, public = self._out, self._bundle.checkpoint, self._public
+        out, note = self._out, self._bundle.checkpoint
+        public = None if self._signers is None else self._signers.chain.current
         try:
             head = parse_checkpoint(note)
         except CheckpointError as error:
@@ -219,6 +207,7 @@ class _Check:
         if problem is not None:
             out.error("record-malformed", place, problem)
             return
+        self._statements.meet(record.seq, fields)
         if fields["k"] == "init":
             self._identity(fields, head)
         elif fields["k"] not in shapes.KINDS:
@@ -226,7 +215,7 @@ class _Check:
         self._claims.add(record.seq, fields)
 
     def _identity(self, fields: dict[str, Any], head: Checkpoint) -> None:
-        out, public, store = self._out, self._public, fields.get("store")
+        out, store = self._out, fields.get("store")
         try:
             self._store_id = bytes.fromhex(store) if type(store) is str else b""
         except ValueError:
@@ -235,7 +224,8 @@ class _Check:
             out.error("record-malformed", "record 0", "its store id is not 16 bytes in hex")
         if fields.get("origin") != head.origin:
             out.error("origin-mismatch", "record 0", "it names another log than the checkpoint")
-        if public is not None and fields.get("vkey") != public.vkey():
+        first = None if self._signers is None else self._signers.chain.keys[0]
+        if first is not None and fields.get("vkey") != first.vkey():
             out.error("origin-mismatch", "record 0", "it names another key")
 
     # -- payloads ----------------------------------------------------------------------------------

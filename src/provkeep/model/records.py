@@ -29,6 +29,7 @@ BASES: Final = ("observed", "id", "content", "contained", "structural")
 BASIS_CODE: Final = {b: i for i, b in enumerate(BASES)}
 
 LOG_KEY: Final = "logkey"  # kind of the record by which a log changes its signing key
+RECIPIENTS: Final = "recipients"  # kind of the record by which an admin names other public keys
 
 # Entry tags
 RUN: Final = "s"  # [s, run, kind, name, parent or -1, dt ns, uuid, {options}]

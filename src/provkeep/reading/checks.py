@@ -21,6 +21,7 @@ from provkeep.reading.frozen import FrozenStore, Row
 from provkeep.reading.keychecks import KeyUse
 from provkeep.reading.reindex import Index
 from provkeep.reading.signed import Signed, Trust
+from provkeep.reading.statements import Statements
 from provkeep.reading.tree import Regrown
 from provkeep.store import schema
 from provkeep.tlog.merkle import leaf_hash
@@ -111,6 +112,12 @@ class Walk:
             self._open_payloads(-(2**63))
         self._whole = True  # every record could be read, so that the index can be compared
         self._store_id: Any = None
+        self._statements = Statements(out)
+        if start:  # who the admin is, stands before what is looked at
+            for body in store.bodies(0, 1):
+                first = shapes.parse(body)
+                if type(first) is dict and first.get("k") == "init":
+                    self._statements.meet(0, first)
         self.seen = seen
 
     def run(self, stated: int, frontier: bytes) -> Seen:
@@ -186,6 +193,7 @@ class Walk:
             self._whole = False
         self.seen.use.meet(seq, fields)
         if fields["k"] != "trace":
+            self._statements.meet(seq, fields)
             self._remark(seq, fields)
 
     def _remark(self, seq: int, fields: dict[str, Any]) -> None:

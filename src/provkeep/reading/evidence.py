@@ -173,7 +173,7 @@ class Case:
                 raise ExportError(f"record {seq} is missing; run `provkeep verify`")
             proof = tuple(inclusion_proof_from_ranges(tree.hash, seq, size))
             found.append(ProvedRecord(seq=seq, body=bodies[0], proof=proof))
-        sizes = sorted({pin.size for pin in pins if pin.size <= size})
+        sizes = sorted({*(pin.size for pin in pins if pin.size <= size), *self._key_changes()})
         return Evidence(
             focus=self._focus,
             checkpoint=note,
@@ -186,7 +186,7 @@ class Case:
         )
 
     def _numbers(self) -> list[int]:
-        """The records: of the traces, of what they refer to, of the access, and record 0."""
+        """The records: 0, changes of keys, the traces, what they refer to, the access."""
         numbers = {0}
         for trace in self._traces.values():
             numbers.update(trace.sequence)
@@ -201,7 +201,13 @@ class Case:
         )
         numbers.update(int(row[0]) for row in rows)
         numbers.update(self._accesses)
+        numbers.update(self._key_changes())
         return sorted(numbers)
+
+    def _key_changes(self) -> list[int]:
+        """Records by which the log changed its key; each signs as many records as its number."""
+        sql = "SELECT seq FROM keychange WHERE kind=? ORDER BY seq"
+        return [int(row[0]) for row in self._store.query(sql, (r.LOG_KEY,))]
 
     def _signed(self) -> tuple[int, str]:
         rows = self._store.query("SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1")

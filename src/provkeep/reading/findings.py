@@ -61,6 +61,7 @@ CODES: Final[dict[str, str]] = {
     "keys-unread": "the key file beside the store cannot be read, so its keys were not compared",
     "erased": "payloads that an erase record says are gone; their hashes still verify",
     "erasure-pending": "an erasure waits for a reader before the last bytes of its keys go",
+    "statement-signature": "an access, grant, revocation or change of recipients is not signed",
     "gap": "the recorder itself wrote down that events were lost",
 }
 

@@ -34,6 +34,7 @@ KEY_COLUMNS: Final = {  # how many leading columns name a row
     "hold": 2,
     "access_trace": 2,
     "grants": 1,
+    "keychange": 1,
 }
 MAX_ROWS: Final = 1_000  # differing rows of one table that are looked at
 

@@ -138,9 +138,7 @@ class Office:
         keys_file, desk = self._out.open(), self._desk()
         held = self._held(compartments, keys_file)
         terms = new_terms(store_id, to, role, compartments, at_us=at, until_us=until_us)
-        contents = Contents(
-            keys=held, recipients=desk.recipients, fingerprint_key=desk.fingerprint_key
-        )
+        contents = Contents(keys=held, fingerprint_key=desk.fingerprint_key)
         sealed = seal_grant(terms, to, contents)
         name = r.b64(terms.id)
         body = {

@@ -26,11 +26,12 @@ from provkeep.sealing.grants import (
     open_grant,
 )
 from provkeep.sealing.home import load_recorder_config
-from provkeep.sealing.keyring import CompartmentKeys, Keyring, RecipientSet
+from provkeep.sealing.keyring import CompartmentKeys, Keyring
 from provkeep.sealing.principals import Principal
-from provkeep.sealing.recipients import RECIPIENTS_FORMAT, SignedRecipients
+from provkeep.sealing.recipients import SignedRecipients, newest
 from provkeep.store.base import Store
 from provkeep.store.keyfile import KeyFile, keys_path
+from provkeep.store.naming import naming_bodies
 
 SEALED_PREFIX = "grant/"  # of the rows in the key file's meta table
 
@@ -67,19 +68,16 @@ class Grant:
         return {**asdict(self), "status": self.status()}
 
 
-def record_zero(store: Store) -> SignedRecipients:
-    """The recipients that the store began with, signed by the admin it names.
+def recipients_of(store: Store) -> SignedRecipients:
+    """The recipients that the store names last, signed by the admin of its record 0.
 
     Raises:
         RecipientsError: it names no admin, or what it names was changed.
     """
-    rows = store.query("SELECT body FROM record WHERE seq=0")
     try:
-        body = orjson.loads(rows[0][0])
-        said = {k: body[k] for k in ("recipients", "admin")} | body["signed"]
-    except (IndexError, KeyError, TypeError, ValueError) as error:
-        raise RecipientsError("record 0 names no admin", "store") from error
-    return SignedRecipients.from_json({"format": RECIPIENTS_FORMAT, **said})
+        return newest(naming_bodies(store))
+    except RecipientsError as error:
+        raise RecipientsError(error.problem, "the store") from error
 
 
 def admin_of(store: Store) -> bytes:
@@ -92,7 +90,7 @@ def admin_of(store: Store) -> bytes:
         signed = load_recorder_config(store.store_id).signed
         if signed is not None:
             return signed.admin
-    return record_zero(store).admin
+    return recipients_of(store).admin
 
 
 def desk_of(store: Store, contents: Contents | None = None) -> Desk:
@@ -104,16 +102,11 @@ def desk_of(store: Store, contents: Contents | None = None) -> Desk:
     try:
         return Desk.of(load_recorder_config(store.store_id))
     except KeyFileError:
-        recipients: RecipientSet
-        if contents is None:
-            recipients, key = record_zero(store).recipients, None
-        else:
-            recipients, key = contents.recipients, contents.fingerprint_key
         return Desk(
             store_id=store.store_id,
-            recipients=recipients,
+            recipients=recipients_of(store).recipients,
             admin=admin_of(store),
-            fingerprint_key=key,
+            fingerprint_key=None if contents is None else contents.fingerprint_key,
         )
 
 

@@ -20,6 +20,7 @@ KINDS: Final = (
     "access",
     "gap",
     r.LOG_KEY,
+    r.RECIPIENTS,
     "erase",
     "hold",
     "grant",

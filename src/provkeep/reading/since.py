@@ -27,6 +27,7 @@ _BY_RECORD: Final = {  # tables whose rows say which record made them, and their
     "gone": "first, seq",
     "hold": "what, id",
     "grants": "id",
+    "keychange": "seq",
 }
 
 

@@ -7,7 +7,6 @@ begins with what it remembers. Where the two disagree it stays as it is, and tha
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import secrets
@@ -23,7 +22,7 @@ from provkeep.errors import (
     RecipientsError,
     StoreError,
 )
-from provkeep.model.records import FORMAT, Pending, b64
+from provkeep.model.records import FORMAT, RECIPIENTS, Pending, b64
 from provkeep.sealing.home import (
     RecorderConfig,
     create_store_home,
@@ -34,12 +33,13 @@ from provkeep.sealing.home import (
     pin_path,
 )
 from provkeep.sealing.logkeys import finish_log_key, log_seeds, next_log_key
-from provkeep.sealing.recipients import RECIPIENTS_FORMAT, SignedRecipients
+from provkeep.sealing.recipients import SignedRecipients, newest
 from provkeep.sealing.suites import SUITE
 from provkeep.store.base import Transaction
 from provkeep.store.connection import PATIENT_MS
 from provkeep.store.erasing import carry_out
 from provkeep.store.keyfile import KeyFile, keys_path
+from provkeep.store.naming import naming_bodies
 from provkeep.store.sqlite import SqliteStore
 from provkeep.tlog.checkpoint import LogKey, verify_checkpoint
 from provkeep.tlog.log import Log, root_at
@@ -113,6 +113,7 @@ def open_for_recording(
             _begin(opened, lost)
         _check_recipients(opened)
         opened.pin_problem = _check_pin(opened)
+        name_recipients(opened)
         carry_out(store, keys)  # erasures that a reader held back, or that an old file undid
         store.wait_for_locks(busy_ms)
         keys.wait_for_locks(busy_ms)
@@ -190,9 +191,7 @@ def _begin(opened: Opened, lost: Pin | None) -> None:
         "at": time.time_ns() // 1000,
     }
     if opened.config.signed is not None:
-        said = opened.config.signed.to_json()
-        body["admin"] = said["admin"]
-        body["signed"] = {"at": said["at"], "signature": said["signature"]}
+        body |= opened.config.signed.fields()
     if lost is not None:  # a log that began where another one was says so for good
         body["after"] = {"origin": lost.origin, "size": lost.size, "root": b64(lost.root)}
     opened.log.append([Pending(body, [])], durable=True, only_first=True)
@@ -200,21 +199,50 @@ def _begin(opened: Opened, lost: Pin | None) -> None:
 
 
 def _check_recipients(opened: Opened) -> None:
-    """Record 0 must name the pinned admin, and keys that this admin signed."""
+    """The log must name the pinned admin, and no newer keys than the recorder's configuration."""
     signed = opened.config.signed
     with opened.store.transaction() as tx:
-        bodies = tx.bodies(0, 1)
+        bodies = naming_bodies(tx)
     if signed is None or not bodies:
         return
-    where = f"record 0 of {opened.store.path.name}"
     try:
-        body = json.loads(bodies[0])
-        said = {k: body[k] for k in ("recipients", "admin")} | body["signed"]
-        SignedRecipients.from_json({"format": RECIPIENTS_FORMAT, **said}).check(signed.admin)
+        named = newest(bodies)
+        named.check(signed.admin)
+        if signed.at_us < named.at_us:
+            raise RecipientsError(
+                "it names newer keys than recorder.json does, which was put back or not copied"
+                " after the keys were rotated"
+            )
     except RecipientsError as error:
-        raise RecipientsError(error.problem, where) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise RecipientsError("it names no recipients that the admin signed", where) from error
+        raise RecipientsError(error.problem, f"the log of {opened.store.path.name}") from error
+
+
+def name_recipients(opened: Opened) -> int | None:
+    """Append the record that names the recipients in use, if the log does not name them yet.
+
+    Returns:
+        The number of the record, or None.
+
+    Raises:
+        StoreError, LogKeyError: it could not be appended or signed.
+    """
+    signed = opened.config.signed
+    if signed is None or opened.pin_problem is not None:
+        return None
+    pending: list[Pending] = []
+
+    def decide(tx: Transaction) -> None:
+        if newest(naming_bodies(tx)).at_us < signed.at_us:
+            at = time.time_ns() // 1000
+            body = {"k": RECIPIENTS, "v": FORMAT, "at": at, **signed.fields()}
+            pending.append(Pending(body, []))
+
+    with opened.store.transaction() as tx:
+        if newest(naming_bodies(tx)).at_us >= signed.at_us:
+            return None
+    opened.log.append(pending, durable=True, check=decide)
+    opened.pin_problem = advance_pin(opened, sign(opened))
+    return pending[0].seq if pending else None
 
 
 def _check_pin(opened: Opened) -> str | None:

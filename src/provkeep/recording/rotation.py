@@ -1,19 +1,33 @@
-"""Changing the key that signs a log: a record by the old key that names the new one.
+"""Changing keys of a store: each change is a record, signed by whoever may make it.
 
-The new seed is kept beside the configuration before the log is told, so that a crash at any step
-leaves a host that can go on: whichever key the log's newest checkpoint bears is on its disk. Other
-recorders on this host notice at their next signature and take the new key.
+The key that signs the log: the old key signs a record that names the new one. The new seed is kept
+beside the configuration before the log is told, so that a crash at any step leaves a host that can
+go on: whichever key the log's newest checkpoint bears is on its disk. Other recorders on this host
+notice at their next signature and take the new key.
+
+Whom payloads are sealed to: the admin signs the new public keys, and a record says so.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from provkeep.errors import LogKeyError
-from provkeep.recording.opening import advance_pin, open_for_recording, settle_key, signing_keys
+from provkeep.recording.opening import (
+    advance_pin,
+    name_recipients,
+    open_for_recording,
+    settle_key,
+    signing_keys,
+)
+from provkeep.sealing import rotating
+from provkeep.sealing.home import install_recipients, load_recorder_config
 from provkeep.sealing.logkeys import begin_log_key
+from provkeep.sealing.recipients import SignedRecipients
 from provkeep.tlog.checkpoint import LogKey
 
 
@@ -51,5 +65,58 @@ def rotate_log_key(path: str | os.PathLike[str]) -> Rotated:
         if problem is not None:
             raise LogKeyError(opened.config.origin, problem)
         return Rotated(record=head.size - 1, old=old.vkey(), new=new.public.vkey())
+    finally:
+        opened.close()
+
+
+def rotate_compartments(
+    path: str | os.PathLike[str],
+    names: Iterable[str],
+    *,
+    suite: str | None = None,
+    admin: Path | None = None,
+) -> tuple[int, int | None]:
+    """Make new key pairs for compartments, seal their epoch keys to them, and record that.
+
+    Args:
+        path: the database; its private and its admin's keys must be on this machine.
+        names: of compartments.
+        suite: of the new key pairs; by default as the old ones.
+        admin: the admin's key file; by default the one in this user's configuration.
+
+    Returns:
+        How many epoch keys were sealed anew, and the number of the record.
+
+    Raises:
+        StoreError, KeyFileError, UnsealError: see ``sealing.rotating``; nothing was lost.
+    """
+    opened = open_for_recording(path)
+    try:
+        store_id = opened.store.store_id
+        count = rotating.rotate_compartments(store_id, opened.keys, names, suite=suite, admin=admin)
+        opened.keys.ask_new_epoch()
+        opened.config = load_recorder_config(store_id)
+        return count, name_recipients(opened)
+    finally:
+        opened.close()
+
+
+def install(path: str | os.PathLike[str], signed: SignedRecipients) -> int | None:
+    """Seal to other public keys from now on, which the pinned admin signed, and record that.
+
+    What was sealed before stays sealed to the old keys: whoever reads keeps those.
+
+    Returns:
+        The number of the record; None when these keys are in use already.
+
+    Raises:
+        RecipientsError: another admin signed them, or they are older than those in use.
+        StoreError, KeyFileError: the store or its configuration cannot be read or written.
+    """
+    opened = open_for_recording(path)
+    try:
+        opened.config = install_recipients(opened.store.store_id, signed)
+        opened.keys.ask_new_epoch()
+        return name_recipients(opened)
     finally:
         opened.close()

@@ -21,7 +21,7 @@ from provkeep.errors import GrantError, SealingError
 from provkeep.model.canonical import MAX_INT, canonical
 from provkeep.model.records import CLASS_CODE, COMPARTMENTS, b64, unb64
 from provkeep.sealing import signing, suites
-from provkeep.sealing.keyring import STORE_ID_BYTES, CompartmentKeys, RecipientSet
+from provkeep.sealing.keyring import STORE_ID_BYTES, CompartmentKeys
 from provkeep.sealing.principals import Principal, PublicPrincipal
 
 ROLES: Final[dict[str, tuple[str, ...]]] = {
@@ -101,17 +101,15 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """What a grant seals: keys, and whom accesses are sealed to. Shows in no repr."""
+    """What a grant seals: keys. Shows in no repr."""
 
     keys: CompartmentKeys | None = field(repr=False)  # None: no compartment
-    recipients: RecipientSet
     fingerprint_key: bytes | None = field(repr=False, default=None)  # to look names up
 
     def to_bytes(self) -> bytes:
         """JSON, to be sealed."""
         said: dict[str, Any] = {
             "keys": self.keys.to_json() if self.keys is not None else {},
-            "recipients": self.recipients.to_json(),
         }
         if self.fingerprint_key is not None:
             said["fingerprint_key"] = b64encode(self.fingerprint_key).decode()
@@ -124,7 +122,6 @@ class Contents:
         fingerprint_key = said.get("fingerprint_key")
         return cls(
             keys=CompartmentKeys.from_json(said["keys"]) if said["keys"] else None,
-            recipients=RecipientSet.from_json(said["recipients"]),
             fingerprint_key=b64decode(fingerprint_key) if fingerprint_key else None,
         )
 

@@ -187,17 +187,25 @@ def load_admin_seed(store_id: bytes, path: Path | None = None) -> bytes:
     Raises:
         KeyFileError: missing, malformed, of another store, or open to other users.
     """
-    where = _folder(store_id) / _ADMIN if path is None else path
+    return read_admin_seed(_folder(store_id) / _ADMIN if path is None else path, store_id)
+
+
+def read_admin_seed(path: Path, store_id: bytes | None = None) -> bytes:
+    """Read an admin's seed, 32 bytes; where it names a store, it must be this one.
+
+    Raises:
+        KeyFileError: missing, malformed, of another store, or open to other users.
+    """
     remedy = "name the admin's key file with --admin, or ask the admin to do it"
-    fields = keyfiles.read_fields(where, {"kind", "seed"}, optional={"store_id"}, remedy=remedy)
-    if fields.get("store_id") not in (None, store_id.hex()):
-        raise KeyFileError(str(where), "belongs to another store", RESTORE)
+    fields = keyfiles.read_fields(path, {"kind", "seed"}, optional={"store_id"}, remedy=remedy)
+    if store_id is not None and fields.get("store_id") not in (None, store_id.hex()):
+        raise KeyFileError(str(path), "belongs to another store", RESTORE)
     try:
         seed = key_of(fields["seed"])
         if fields["kind"] != "admin" or len(seed) != signing.SEED_BYTES:
             raise ValueError("it is not an admin's")
     except ValueError as error:
-        raise KeyFileError(str(where), f"is malformed ({error})", RESTORE) from error
+        raise KeyFileError(str(path), f"is malformed ({error})", RESTORE) from error
     return seed
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import json
 from base64 import b64decode, b64encode
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -60,6 +61,28 @@ class SignedRecipients:
             "signature": b64encode(self.signature).decode(),
         }
 
+    def fields(self) -> dict[str, Any]:
+        """The fields of a record that says them: of record 0, or of a later change."""
+        said = self.to_json()
+        return {
+            "recipients": said["recipients"],
+            "admin": said["admin"],
+            "signed": {"at": said["at"], "signature": said["signature"]},
+        }
+
+    @classmethod
+    def from_fields(cls, body: Mapping[str, Any]) -> SignedRecipients:
+        """Read the fields of such a record.
+
+        Raises:
+            RecipientsError: malformed, or not signed by the admin that it names.
+        """
+        try:
+            said = {k: body[k] for k in ("recipients", "admin")} | dict(body["signed"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RecipientsError("it names no recipients that an admin signed") from error
+        return cls.from_json({"format": RECIPIENTS_FORMAT, **said})
+
     @classmethod
     def from_json(cls, value: Any) -> SignedRecipients:
         """Read what ``to_json`` gave, and check the signature by the key that it names.
@@ -83,6 +106,31 @@ class SignedRecipients:
             raise RecipientsError(f"they are malformed ({error})") from error
         found.check(found.admin)
         return found
+
+
+def newest(bodies: Iterable[bytes]) -> SignedRecipients:
+    """The recipients that a log names last.
+
+    Args:
+        bodies: of record 0, and of the changes of recipients. What another admin signed than the
+            one of record 0 does not count; `verify` names it.
+
+    Raises:
+        RecipientsError: record 0 names none, or what it names was changed.
+    """
+    found: SignedRecipients | None = None
+    for body in bodies:
+        try:
+            fields = json.loads(body)
+            said = SignedRecipients.from_fields(fields)
+            if found is None or (said.admin == found.admin and said.at_us > found.at_us):
+                found = said
+        except (ValueError, TypeError, RecipientsError) as error:
+            if found is None:
+                raise RecipientsError("it names no recipients that the admin signed") from error
+    if found is None:
+        raise RecipientsError("there is no record 0")
+    return found
 
 
 def sign_recipients(recipients: RecipientSet, seed: bytes, *, at_us: int) -> SignedRecipients:

@@ -33,6 +33,8 @@ def apply(conn: sqlite3.Connection, seq: int, body: dict[str, Any]) -> None:
         _erase(conn, seq, body)
     elif kind == "hold":
         _hold(conn, seq, body)
+    elif kind in (r.LOG_KEY, r.RECIPIENTS):
+        conn.execute("INSERT INTO keychange VALUES(?,?)", (seq, kind))
     elif kind == "grant":
         values = (r.unb64(body["id"]), seq, r.unb64(body["to"]))
         conn.execute("INSERT OR IGNORE INTO grants(id,seq,reader) VALUES(?,?,?)", values)

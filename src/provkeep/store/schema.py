@@ -50,6 +50,7 @@ CREATE TABLE erasure(seq INTEGER PRIMARY KEY, at_us INTEGER NOT NULL, what TEXT 
 CREATE TABLE gone(first INTEGER, seq INTEGER, last INTEGER NOT NULL,
                   PRIMARY KEY(first, seq)) WITHOUT ROWID;
 CREATE TABLE hold(what TEXT, id BLOB, seq INTEGER NOT NULL, PRIMARY KEY(what, id)) WITHOUT ROWID;
+CREATE TABLE keychange(seq INTEGER PRIMARY KEY, kind TEXT NOT NULL);
 CREATE TABLE grants(id BLOB PRIMARY KEY, seq INTEGER NOT NULL, reader BLOB NOT NULL,
                     revoked INTEGER) WITHOUT ROWID;
 """
@@ -67,6 +68,7 @@ INDEX_TABLES: Final = (
     "hold",
     "access_trace",
     "grants",
+    "keychange",
 )
 
 _KEYS_V1: Final = """
