@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import sqlite3
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -38,6 +39,11 @@ from tests.scenarios.recording_kit import (
 def no_recorder_goes_on_trying() -> Iterator[None]:
     """What these tests leave unwritten on purpose is thrown away with them."""
     yield
+    let_go()
+
+
+def let_go() -> None:
+    """Throw away what waits, and close every recorder."""
     for recorder in _recorders.values():
         outbox = recorder._writer._outbox
         if outbox is not None:
@@ -75,6 +81,70 @@ def _use_up_keys(recorder: Recorder) -> None:
         while ready:
             ready.popleft()
     sealer._batch = dict.fromkeys(sealer._ready, 256)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 24 MB in memory, if this process may mount one."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(folder)]
+    try:
+        done = subprocess.run(mount, capture_output=True, check=False)
+    except OSError:
+        pytest.skip("needs mount")
+    if done.returncode:
+        pytest.skip("this process may not mount a file system")
+    yield folder
+    let_go()
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_is_really_full_stops_no_chain_and_loses_nothing(small_disk):
+    path = small_disk / "audit.db"
+    recorder, scope = recorder_for(path), Scope("trace")
+    said = [say(recorder, scope, f"{i} {LARGE}") for i in range(3)]
+    recorder.flush()
+    ballast = small_disk / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    said += [say(recorder, scope, f"{i} {LARGE}") for i in range(20)]
+    with pytest.raises(RecordingError, match="free space") as caught:
+        recorder.flush()
+    assert caught.value.lost == 0
+    assert caught.value.pending > 0
+    ballast.unlink()
+    recorder.flush()
+    found = traces(path)
+    assert found.keys() == {*said}
+    assert not [record for record in checked(path) if record["k"] == "gap"]
+    recorder.close()
+    verified(path)
+    assert opens(path, said[-1])
+
+
+@pytest.mark.parametrize("step_back_ns", [3_600 * 10**9, 10**18])
+def test_a_clock_that_steps_back_changes_the_times_and_nothing_else(
+    tmp_path, monkeypatch, step_back_ns
+):
+    path = tmp_path / "audit.db"
+    real = time.time_ns
+    recorder, scope = recorder_for(path), Scope("trace")
+    said = [say(recorder, scope)]
+    half = start(recorder, scope)
+    monkeypatch.setattr(time, "time_ns", lambda: real() - step_back_ns)
+    end(recorder, scope, half)
+    said += [f"{half:032x}", say(recorder, scope)]
+    recorder.close()
+    found = traces(path)
+    assert found == dict.fromkeys(said, "ok")
+    checked(path)
+    verified(path)
+    with provkeep.open(path) as trail:
+        assert {t.id for t in trail.runs()} == {*said}
+        for tid in said:
+            assert trail.run(tid).to_svg() and opens(path, tid)
 
 
 @pytest.mark.parametrize("durability", ["trace", "batch"])

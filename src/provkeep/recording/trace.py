@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from provkeep.masking import Masks
 from provkeep.model import events as ev
 from provkeep.model import records as r
+from provkeep.model.canonical import MAX_INT
 from provkeep.model.values import encode_json
 from provkeep.recording.clear import clean, finish_word, is_model_name
 from provkeep.recording.edges import upstream
@@ -88,10 +89,14 @@ class Trace:
         """Take one event in."""
         if not self.t0_ns:
             self.t0_ns = event.at_ns
-        self._sheet.now = event.at_ns - self.t0_ns
+        self._sheet.now = self._since(event.at_ns)
         if self.masking is not None:
             event = self.masking.event(event)
         self._handlers[type(event)](event)
+
+    def _since(self, at_ns: int) -> int:
+        """Nanoseconds since the trace began; of a clock that jumped, as far as a body can say."""
+        return max(-MAX_INT, min(MAX_INT, at_ns - self.t0_ns))
 
     def _begin(self, rid: int, parent: Run | None, kind: str, name: str, at_ns: int) -> Run:
         run = Run(len(self.runs), rid, parent, kind, clean(name))
@@ -99,7 +104,7 @@ class Trace:
         self.open += 1
         uuid = r.b64(rid.to_bytes(16, "big"))
         above = -1 if parent is None else parent.number
-        entry = [r.RUN, run.number, kind, run.name, above, at_ns - self.t0_ns, uuid, run.options]
+        entry = [r.RUN, run.number, kind, run.name, above, self._since(at_ns), uuid, run.options]
         self._sheet.entries.append(entry)
         return run
 
@@ -172,7 +177,7 @@ class Trace:
         if not run.ended:
             run.ended, run.closure = True, None
             self.open -= 1
-        self._sheet.entries.append([r.END, run.number, at_ns - self.t0_ns, status, more])
+        self._sheet.entries.append([r.END, run.number, self._since(at_ns), status, more])
 
     def _ended(self, event: ev.RunEnded) -> None:
         run = self._run_of(event, event.name or "unknown")
