@@ -7,6 +7,7 @@ says what they are; concatenated over the records of a trace they are its graph.
 from __future__ import annotations
 
 import base64
+import binascii
 from typing import Any, Final
 
 FORMAT: Final = 1
@@ -43,13 +44,14 @@ SOURCE: Final = "S"  # [S, tag, payload]
 LINK: Final = "l"  # [l, tag, artifact, role]: 0 gives, 1 takes
 FINAL: Final = "f"  # [f, output or -1, answer or -1, [payloads of sources that reached it]]
 
+_URL: Final = bytes.maketrans(b"+/", b"-_")
 GIVES, TAKES = 0, 1
 TAG_BYTES: Final = 12
 
 
 def b64(data: bytes) -> str:
     """Base64, URL alphabet, without padding."""
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+    return binascii.b2a_base64(data, newline=False).translate(_URL, b"=").decode()
 
 
 def unb64(text: str) -> bytes:

@@ -100,7 +100,7 @@ class Outbox:
     def heed_erasures(self) -> None:
         """Look whether something was erased, so that what comes next does not refer to it."""
         with contextlib.suppress(ProvkeepError, OSError):  # before a commit it is asked again
-            if newest_erasure(self.opened.store) > self._erased:
+            if self.opened.keys.was_written() and newest_erasure(self.opened.store) > self._erased:
                 self._heed_erasures()
 
     def launch(self, buffer: Buffer) -> None:
@@ -226,6 +226,8 @@ class Outbox:
 
     def _check_erasures(self, tx: Transaction) -> None:
         """Nothing may be committed under a key that was erased meanwhile."""
+        if tx.untouched:
+            return
         newest = tx.query("SELECT max(seq) FROM erasure")[0][0]
         if newest is not None and newest > self._erased:
             raise _ErasedMeanwhileError

@@ -10,6 +10,9 @@ from typing import Any, Protocol
 class Transaction(Protocol):
     """One atomic change of a log; nothing of it is seen before it is whole."""
 
+    untouched: bool
+    """Has nobody else written since the last change by this store object?"""
+
     def head(self) -> tuple[int, bytes]:
         """Size of the log and its frontier (the hashes that ``tlog.merkle.Frontier`` keeps)."""
 

@@ -44,6 +44,7 @@ class KeyFile:
         self.path = path
         self._read_only, self._busy_ms = read_only, busy_ms
         self._place: Place | None = None
+        self._written: tuple[int, int] | None = None  # when, and how large
         self._link = Link(self._open)
         with self._link.lock:
             self._link.get()
@@ -137,6 +138,13 @@ class KeyFile:
     def ask_new_epoch(self) -> None:
         """Have every recorder begin a new epoch with its next data keys."""
         self._note("epoch", self.epoch_mark() + 1)
+
+    def was_written(self) -> bool:
+        """Was the file, apart from its write-ahead log, written since this was asked last?"""
+        found = os.stat(self.path)  # noqa: PTH116  # once a turn of the recorder
+        mark = found.st_mtime_ns, found.st_size
+        before, self._written = self._written, mark
+        return mark != before
 
     # -- erasing ---------------------------------------------------------------------------------
 

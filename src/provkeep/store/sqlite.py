@@ -12,6 +12,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,19 +35,35 @@ PAGE: Final = 512  # records read at a time
 STORE_ID_BYTES: Final = 16
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a connection knows of a file since its last commit, unless another wrote meanwhile."""
+
+    version: int  # PRAGMA data_version: moved by the commits of other connections only
+    head: tuple[int, bytes] | None
+    next_payload: int | None
+
+
 class SqliteTransaction:
     """See ``store.base.Transaction``."""
 
-    def __init__(self, conn: sqlite3.Connection) -> None:
+    def __init__(self, conn: sqlite3.Connection, seen: _Seen | None) -> None:
         self._conn = conn
+        self.untouched = seen is not None
+        self._head = None if seen is None else seen.head
+        self._next = None if seen is None else seen.next_payload
 
     def head(self) -> tuple[int, bytes]:
-        row = self._conn.execute("SELECT size, frontier FROM head").fetchone()
-        return (int(row[0]), bytes(row[1])) if row else (0, b"")
+        if self._head is None:
+            row = self._conn.execute("SELECT size, frontier FROM head").fetchone()
+            self._head = (int(row[0]), bytes(row[1])) if row else (0, b"")
+        return self._head
 
     def next_payload(self) -> int:
-        row = self._conn.execute("SELECT max(id) FROM payload").fetchone()
-        return int(row[0] or 0) + 1
+        if self._next is None:
+            row = self._conn.execute("SELECT max(id) FROM payload").fetchone()
+            self._next = int(row[0] or 0) + 1
+        return self._next
 
     def add(
         self, seq: int, body: bytes, fields: dict[str, Any], envelopes: Sequence[bytes]
@@ -55,6 +72,7 @@ class SqliteTransaction:
         conn.execute("INSERT INTO record VALUES(?,?)", (seq, body))
         if envelopes:
             p0 = fields["p0"]
+            self._next = p0 + len(envelopes)
             conn.executemany(
                 "INSERT INTO payload(id,seq,data) VALUES(?,?,?)",
                 [(p0 + i, seq, data) for i, data in enumerate(envelopes)],
@@ -62,6 +80,7 @@ class SqliteTransaction:
         index.apply(conn, seq, fields)
 
     def set_head(self, size: int, frontier: bytes) -> None:
+        self._head = size, frontier
         self._conn.execute("INSERT OR REPLACE INTO head VALUES(1,?,?)", (size, frontier))
 
     def tile(self, level: int, index: int) -> bytes | None:
@@ -115,6 +134,7 @@ class SqliteStore:
         self._busy_ms = busy_ms
         self._full = False
         self._place: Place | None = None
+        self._seen: _Seen | None = None
         self._reader = Link(self._open_reader)
         self._writer = self._reader if read_only else Link(self._open_writer)
         try:
@@ -142,7 +162,7 @@ class SqliteStore:
         )
         with closed_on_error(conn):
             conn.execute("PRAGMA synchronous = NORMAL")
-        self._full = False
+        self._full, self._seen = False, None
         return conn
 
     def _open_reader(self) -> sqlite3.Connection:
@@ -203,8 +223,14 @@ class SqliteStore:
             conn.execute("BEGIN IMMEDIATE")
             try:
                 self._place.check_log()
-                yield SqliteTransaction(conn)
+                version = conn.execute("PRAGMA data_version").fetchone()[0]
+                seen, self._seen = self._seen, None
+                tx = SqliteTransaction(
+                    conn, seen if seen is not None and seen.version == version else None
+                )
+                yield tx
                 conn.execute("COMMIT")
+                self._seen = _Seen(version, tx._head, tx._next)
             except BaseException:
                 if conn.in_transaction:
                     conn.execute("ROLLBACK")
