@@ -50,7 +50,7 @@ _WRONG_USE: Final = (
 @click.version_option(package_name="provkeep", message="provkeep %(version)s")
 @click.pass_context
 def provkeep(context: click.Context) -> None:
-    """Keep and question the provenance of what a LangChain or LangGraph program made.
+    """Keep and question the provenance of what a LangChain, LangGraph or LlamaIndex program made.
 
     The program records with `provkeep.langchain.ProvenanceHandler("audit.db")`. These commands
     say what was recorded, where an answer came from, what a document reached and who read what,
