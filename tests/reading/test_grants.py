@@ -27,11 +27,13 @@ from provkeep.errors import (
     RefusedError,
     SealingError,
     UnknownIdError,
+    UnsealError,
 )
 from provkeep.langchain import ProvenanceHandler
-from provkeep.model.records import unb64
+from provkeep.model.records import COMPARTMENTS, unb64
 from provkeep.reading import access
 from provkeep.reading.granting import Office, roles
+from provkeep.recording.rotation import rotate_compartments
 from provkeep.sealing.home import home_dir
 from provkeep.sealing.principals import Principal, PublicPrincipal, new_principal, write_principal
 from provkeep.sealing.signing import new_seed
@@ -503,3 +505,18 @@ def test_an_access_moved_into_another_store_is_not_signed(database: Path, tmp_pa
     for lie in ({"what": "nothing"}, {"at": body["at"] + 1}, {"sig": "x"}, {"sig": None}):
         assert not is_signed_body({**body, **lie}, store.store_id, public, ACCESS_PURPOSE)
     store.close()
+
+
+def test_a_grant_from_before_a_rotation_opens_nothing_and_a_new_one_does(database: Path) -> None:
+    grant(database, "privacy-officer")
+    with provkeep.open(database, as_=ALICE) as trail:
+        before = trail.text(purpose="a test")
+    rotate_compartments(database, COMPARTMENTS)
+    with (
+        provkeep.open(database, as_=ALICE) as trail,
+        pytest.raises(UnsealError, match="ask for a new grant"),
+    ):
+        trail.text(purpose="a test")
+    grant(database, "privacy-officer")
+    with provkeep.open(database, as_=ALICE) as trail:
+        assert trail.text(purpose="a test") == before

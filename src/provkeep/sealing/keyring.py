@@ -206,7 +206,8 @@ def open_epoch(
     except ValueError as error:
         raise UnsealError(
             f"epoch key {compartment}/{epoch_id.hex()}",
-            "it is sealed to another key, store, compartment or epoch, or was altered",
+            "it is sealed to another key, store, compartment or epoch, or was altered; where keys"
+            " were rotated since these were handed out, ask for a new grant",
         ) from error
     if len(key) != EPOCH_KEY_BYTES:
         raise UnsealError(
