@@ -158,6 +158,28 @@ class PinError(LogError):
         self.problem, self.path = problem, path
 
 
+class PinMismatchError(LogError):
+    """The log is not a continuation of what was remembered of it outside."""
+
+    def __init__(self, problem: str, path: str | None = None) -> None:
+        super().__init__(
+            f"{path or 'pin'}: {problem}; the pin stays as it is: run `provkeep verify`, and keep"
+            " the file as evidence"
+        )
+        self.problem, self.path = problem, path
+
+
+class TilesError(LogError):
+    """A log could not be written out as tiles."""
+
+    def __init__(self, folder: object, problem: str) -> None:
+        super().__init__(
+            f"{folder}: {problem}; no checkpoint was written: run `provkeep verify`, or export into"
+            " an empty folder"
+        )
+        self.folder, self.problem = folder, problem
+
+
 # --- export --------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from provkeep.cli.grants import grant, grants, revoke
 from provkeep.cli.keeping import init, verify
 from provkeep.cli.keys import keys
 from provkeep.cli.lineage import lineage, sources
+from provkeep.cli.outside import pin, tiles
 from provkeep.cli.questions import accesses, impact, runs
 from provkeep.cli.show import show
 
@@ -37,4 +38,6 @@ COMMANDS: Final[tuple[click.Command, ...]] = (
     erase,
     retain,
     hold,
+    pin,
+    tiles,
 )

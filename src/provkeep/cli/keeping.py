@@ -149,7 +149,7 @@ def verify(
 
     if pin is not None and since is not None:
         raise click.UsageError("--since names a pin already; leave out --pin")
-    public = _key(key)
+    public = public_key(key)
     if pin is None and public is None:
         pin, public = _remembered(database)
     with progress("verifying") as step:
@@ -192,7 +192,7 @@ def _remembered(database: Path) -> tuple[Path | None, str | None]:
     return None, None
 
 
-def _key(wanted: str | None) -> str | None:
+def public_key(wanted: str | None) -> str | None:
     """A public key given as itself or as a file."""
     if wanted is None or ("+" in wanted and not Path(wanted).is_file()):
         return wanted
