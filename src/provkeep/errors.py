@@ -180,6 +180,29 @@ class TilesError(LogError):
         self.folder, self.problem = folder, problem
 
 
+class AnchorError(LogError):
+    """An anchor could not be reached, refused, or its proof is not good."""
+
+    def __init__(self, anchor: str, problem: str, *, again: bool = False) -> None:
+        super().__init__(
+            f"anchor {anchor!r}: {problem}; recording goes on, `provkeep anchor run` tries again"
+        )
+        self.anchor, self.problem = anchor, problem
+        self.again = again  # it may pass by itself
+
+
+class AnchorConflictError(AnchorError):
+    """An anchor has seen another history of this log, or a longer one."""
+
+
+class AnchorFileError(LogError):
+    """The file that says which anchors there are is malformed or cannot be used."""
+
+    def __init__(self, path: object, problem: str) -> None:
+        super().__init__(f"{path}: {problem}; mend it, or restore it from a copy")
+        self.path, self.problem = path, problem
+
+
 # --- export --------------------------------------------------------------------------------
 
 

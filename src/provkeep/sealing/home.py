@@ -9,6 +9,8 @@ For a store with id ``<id>`` (16 bytes, written in hex) there is one folder, mod
     stores/<id>/next-key.json   0600  while the log changes its key: the new one
     stores/<id>/retired.json    0600  after a rotation: keys that old epochs and tags still need
     stores/<id>/pin.json        0600  the tree head remembered outside the store
+    stores/<id>/anchors.json    0600  which anchors there are, and their keys; ``tlog`` writes it
+    stores/<id>/anchored.json   0600  what each gave last
     stores/<id>/location.json   0600  where the database was last seen
 
 This module knows files and modes. The log seed is 32 bytes to it and the log's public key one
@@ -50,7 +52,7 @@ from provkeep.sealing.recipients import SignedRecipients, sign_recipients
 HOME_VARIABLE = "PROVKEEP_HOME"
 
 _RECORDER, _READER, _ADMIN, LOG_PUBLIC = "recorder.json", "reader.json", "admin.json", "log.pub"
-_PIN, _LOCATION = "pin.json", "location.json"
+_PIN, _LOCATION, _ANCHORS = "pin.json", "location.json", "anchors.json"
 PUBLIC_MODE, _FOLDER_MODE = 0o644, 0o700
 
 
@@ -242,6 +244,11 @@ def reader_path(store_id: bytes) -> Path:
 def pin_path(store_id: bytes) -> Path:
     """Return where the pin of a store is kept; ``tlog.pin`` reads and writes it."""
     return _folder(store_id) / _PIN
+
+
+def anchors_path(store_id: bytes) -> Path:
+    """Return where the anchors of a store are named; ``tlog.anchorbook`` reads and writes it."""
+    return _folder(store_id) / _ANCHORS
 
 
 def log_public(store_id: bytes) -> str:

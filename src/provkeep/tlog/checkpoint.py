@@ -82,10 +82,8 @@ class LogPublicKey:
         Raises:
             CheckpointError: not a verifier key, not Ed25519, or its key id does not belong to it.
         """
-        name, _, rest = text.strip("\n").partition("+")
-        hex_id, _, encoded = rest.partition("+")
-        blob = _decode_base64(encoded)
-        if not _is_key_name(name) or blob is None or len(blob) != 1 + KEY_BYTES:
+        name, hex_id, blob = split_vkey(text)
+        if len(blob) != 1 + KEY_BYTES:
             raise CheckpointError(name, "the log key does not read 'origin+keyid+base64'")
         if blob[:1] != _ED25519:
             raise CheckpointError(name, "the log key is not an Ed25519 key (type 1)")
@@ -135,6 +133,20 @@ class LogKey:
 
     def __repr__(self) -> str:
         return f"LogKey(origin={self.public.origin!r}, key_id={self.public.key_id.hex()!r})"
+
+
+def split_vkey(text: str) -> tuple[str, str, bytes]:
+    """Return name, key id in hex and key (its type first) of a verifier key, none of it checked.
+
+    Raises:
+        CheckpointError: it does not read ``name+keyid+base64``.
+    """
+    name, _, rest = text.strip("\n").partition("+")
+    hex_id, _, encoded = rest.partition("+")
+    blob = _decode_base64(encoded)
+    if not _is_key_name(name) or not blob:
+        raise CheckpointError(name, "the log key does not read 'origin+keyid+base64'")
+    return name, hex_id, blob
 
 
 def parse_note(note: str) -> tuple[str, tuple[NoteSignature, ...]]:
