@@ -6,6 +6,7 @@ from typing import Final
 
 import click
 
+from provkeep.cli.anchors import anchor
 from provkeep.cli.bundle import bundle, verify_bundle
 from provkeep.cli.demonstrate import demo
 from provkeep.cli.erasing import erase, hold, retain
@@ -40,4 +41,5 @@ COMMANDS: Final[tuple[click.Command, ...]] = (
     hold,
     pin,
     tiles,
+    anchor,
 )

@@ -128,6 +128,12 @@ def init(database: Path, recipients: Path | None, suite: str, as_json: bool) -> 
     is_flag=True,
     help="Also open every payload with your keys. Nothing is shown, so no access is recorded.",
 )
+@click.option(
+    "--anchors",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="Check against these anchors (anchors.json) instead of those in your configuration.",
+)
 @as_json
 def verify(
     database: Path,
@@ -136,14 +142,15 @@ def verify(
     since: Path | None,
     strict: bool,
     deep: bool,
+    anchors: Path | None,
     as_json: bool,
 ) -> int:
     """Check that DATABASE still holds what was recorded, and name what does not.
 
     Every record is hashed again, the tree, the signed checkpoints, the pin, the schema and the
-    index are compared; no private key is needed. The exit code is 0 when all is well and 1 when
-    anything was found. Without a pin, a log that was replaced as a whole cannot be told from the
-    true one: "unpinned" says so.
+    index are compared, and what anchors hold of the log; no private key is needed. The exit code
+    is 0 when all is well and 1 when anything was found. Without a pin or an anchor, a log that was
+    replaced as a whole cannot be told from the true one: "unpinned" says so.
     """
     from provkeep.reading.verify import verify as check
 
@@ -152,6 +159,7 @@ def verify(
     public = public_key(key)
     if pin is None and public is None:
         pin, public = _remembered(database)
+    anchors = anchors or remembered_anchors(database)
     with progress("verifying") as step:
         if public is not None and not deep:
             # Not opened as a trail: what was put in the place of a log may be no log at all.
@@ -159,6 +167,7 @@ def verify(
                 database,
                 pin=since or pin,
                 public=public,
+                anchors=anchors,
                 since=since is not None,
                 strict=strict,
                 progress=step,
@@ -166,7 +175,13 @@ def verify(
         else:
             with opened(database) as trail:
                 report = trail.verify(
-                    pin=pin, key=public, since=since, strict=strict, deep=deep, progress=step
+                    pin=pin,
+                    key=public,
+                    anchors=anchors,
+                    since=since,
+                    strict=strict,
+                    deep=deep,
+                    progress=step,
                 )
     if as_json:
         say_json(report.to_dict())
@@ -190,6 +205,14 @@ def _remembered(database: Path) -> tuple[Path | None, str | None]:
     with contextlib.suppress(KeyFileError):
         return (pin if pin.exists() else None), log_public(store_id)
     return None, None
+
+
+def remembered_anchors(database: Path) -> Path | None:
+    """The file that names the anchors of the log that was last seen at this path."""
+    from provkeep.sealing.home import anchors_path, find_by_path
+
+    store_id = find_by_path(database)
+    return None if store_id is None else anchors_path(store_id)
 
 
 def public_key(wanted: str | None) -> str | None:

@@ -33,7 +33,7 @@ class Command(click.Command):
                     formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
 
 
-class Topic(click.Group):
+class Topic(Command, click.Group):
     """Commands on one subject, such as ``keys``, in the order they were added."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -48,6 +48,7 @@ class Seen:
     pinned: bool = False
     keys: int = 0
     use: KeyUse = field(default_factory=KeyUse)  # data keys that records name
+    anchors: list[int] = field(default_factory=list)  # records that hold a proof of an anchor
 
 
 def check_schema(store: FrozenStore, out: Findings) -> bool:
@@ -203,6 +204,8 @@ class Walk:
         elif kind == "gap":
             lost = fields.get("events")
             out.info("gap", place, f"the recorder lost {lost if type(lost) is int else '?'} events")
+        elif kind == "anchor":
+            self.seen.anchors.append(seq)
         elif kind not in shapes.KINDS:
             out.warning("unknown-kind", place, "this version does not know its kind")
 

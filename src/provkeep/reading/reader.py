@@ -44,6 +44,7 @@ from provkeep.reading.paths import Paths
 from provkeep.reading.traces import Names, Trace
 from provkeep.reading.unsealing import NOT_RECORDED, Opener, erased_mark, sealed_mark, text_of
 from provkeep.sealing.home import (
+    anchors_path,
     find_by_path,
     load_reader_keys,
     load_recorder_config,
@@ -711,6 +712,7 @@ class Reader:
         *,
         pin: Pin | Path | str | None = None,
         key: str | None = None,
+        anchors: Path | str | None = None,
         since: Pin | Path | str | None = None,
         strict: bool = False,
         deep: bool = False,
@@ -721,6 +723,7 @@ class Reader:
         Args:
             pin: a pin or its file; by default the one in the user's configuration.
             key: the log's public key (one line, "vkey"); by default from there too.
+            anchors: the file that names the anchors; by default the one from there too.
             since: a pin or its file, in place of ``pin``: look only at what came after it.
             strict: a warning, such as "unpinned", makes the report falsy too.
             deep: also open every payload, with the keys that are held. Nothing is returned, so
@@ -747,6 +750,7 @@ class Reader:
             self.path,
             pin=pin,
             public=key,
+            anchors=Path(anchors) if anchors is not None else anchors_path(expected),
             since=since is not None,
             strict=strict,
             progress=progress,

@@ -19,6 +19,7 @@ KINDS: Final = (
     "trace",
     "access",
     "gap",
+    "anchor",
     r.LOG_KEY,
     r.RECIPIENTS,
     "erase",
@@ -85,7 +86,8 @@ def problem(seq: int, fields: dict[str, Any]) -> str | None:
         return f"its format is not {r.FORMAT}"
     if (seq == 0) != (fields["k"] == "init"):
         return "record 0 and no other says what the log is"
-    return _payloads(fields) or (_trace(fields) if fields["k"] == "trace" else None)
+    check = _OF_KIND.get(fields["k"])
+    return _payloads(fields) or (check(fields) if check is not None else None)
 
 
 def _payloads(fields: dict[str, Any]) -> str | None:
@@ -139,6 +141,16 @@ def _trace(fields: dict[str, Any]) -> str | None:
         elif tag == r.DERIVED and not _is_derived(entry):
             return f"entry {i} is not an edge with a basis and whole spans"
     return None
+
+
+def _anchor(fields: dict[str, Any]) -> str | None:
+    texts = (fields.get("anchor"), fields.get("type"), fields.get("note"), fields.get("token", ""))
+    if any(type(text) is not str for text in texts) or type(fields.get("at")) is not int:
+        return "a proof needs an anchor, its type, a note and a time"
+    return None
+
+
+_OF_KIND: Final = {"trace": _trace, "anchor": _anchor}
 
 
 def _is_derived(entry: list[Any]) -> bool:

@@ -15,12 +15,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from provkeep.errors import (
+    AnchorError,
+    AnchorFileError,
     CheckpointError,
     NotAProvkeepFileError,
     PinError,
     ProofError,
     StoreError,
 )
+from provkeep.reading.anchored import Known, check_anchors, gather
 from provkeep.reading.checks import Progress, Seen, Walk, check_schema, stored_head
 from provkeep.reading.findings import CODES, Finding, Findings, Report
 from provkeep.reading.frozen import FrozenStore, is_still, require_file
@@ -29,6 +32,7 @@ from provkeep.reading.reindex import WholeIndex
 from provkeep.reading.signed import Trust
 from provkeep.reading.since import NewIndex
 from provkeep.reading.tree import Regrown
+from provkeep.tlog.anchorbook import AnchorBook, read_book
 from provkeep.tlog.checkpoint import LogPublicKey
 from provkeep.tlog.pin import Pin, read_pin
 
@@ -40,6 +44,7 @@ def verify(
     *,
     pin: Pin | Path | None,
     public: LogPublicKey | str | None,
+    anchors: AnchorBook | Path | None = None,
     since: bool = False,
     strict: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -53,6 +58,8 @@ def verify(
         public: the log's public key, as an object or as its one line; by default the pin's.
             Without either nothing is believed, and the report is falsy. Of a log that changed its
             key, the first; more lines are keys that it is known to have changed to.
+        anchors: which anchors there are and how to check them, or the file that says so. Proofs
+            that stand in the store prove nothing without it.
         since: look at the records after the pin only, in time proportional to them. What came
             before is taken as it was when the pin was made; the report says so.
         strict: a warning makes the report falsy, too.
@@ -64,11 +71,13 @@ def verify(
     where = Path(path).absolute()
     given = Findings()
     trust = _trust(pin, public, given)  # read before the store, so that it is not ahead of it
+    book = _book(anchors, given)
+    known = gather(book, given)
     still = is_still(where)
     check = _check_new if since else _check_all
-    out, seen = _check(where, trust, progress, check, still=still is not None)
-    if still is not None and is_still(where) != still:
-        out, seen = _check(where, trust, progress, check, still=False)  # a recorder began meanwhile
+    out, seen = _check(where, trust, known, progress, check, still=still is not None)
+    if still is not None and is_still(where) != still:  # a recorder began meanwhile
+        out, seen = _check(where, trust, known, progress, check, still=False)
     return Report(
         findings=given.result() + out.result(),
         records=seen.records,
@@ -86,6 +95,7 @@ def verify(
 def _check(
     where: Path,
     trust: Trust,
+    known: Known,
     progress: Progress | None,
     check: Callable[[FrozenStore, Trust, Findings, Progress | None, Seen], None],
     *,
@@ -101,6 +111,9 @@ def _check(
             if not check_schema(store, out):
                 return out, seen
             check(store, trust, out, progress, seen)
+            if seen.size or check is _check_all:  # else it was not looked at
+                start = trust.pin.size if check is _check_new and trust.pin is not None else 0
+                check_anchors(store, known, trust.public, seen.size, seen.anchors, out, start)
         check_keys(where, seen.use, out)  # after the store is let go: it may have moved on
     except NotAProvkeepFileError as error:
         out.error("integrity" if seen.records else "not-a-database", "file", error.problem)
@@ -153,6 +166,17 @@ def _check_new(
         " pages of the file; index rows that follow from no record were looked for in part"
     )
     out.info("not-checked", "store", sentence)
+
+
+def _book(anchors: AnchorBook | Path | None, out: Findings) -> AnchorBook | None:
+    """The anchors that the caller lets us believe."""
+    if not isinstance(anchors, Path):
+        return anchors
+    try:
+        return read_book(anchors)
+    except (AnchorError, AnchorFileError) as error:
+        out.error("anchor-unreadable", "anchors", error.problem)
+    return None
 
 
 def _trust(pin: Pin | Path | None, public: LogPublicKey | str | None, out: Findings) -> Trust:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from provkeep.errors import ProvkeepError, StoreError
 from provkeep.model import records as r
+from provkeep.recording.anchoring import Anchoring
 from provkeep.recording.cut import Piece, cut
 from provkeep.recording.opening import Opened, advance_pin, sign
 from provkeep.recording.telling import Tally, where
 from provkeep.recording.ties import Ties
+from provkeep.sealing.home import anchors_path
 from provkeep.sealing.sealer import Sealer
 from provkeep.store.base import Store, Transaction
 from provkeep.store.erasing import carry_out, gone_since, newest_erasure
@@ -84,6 +86,8 @@ class Outbox:
         self._dirty = False  # records came since the last checkpoint
         self._erased = -1  # newest erase record that was heeded
         self._signed_at = 0.0
+        self._anchored = False  # proofs of anchors came since then
+        self._anchoring = Anchoring(opened.store.path, anchors_path(opened.store.store_id))
 
     @property
     def pending(self) -> int:
@@ -322,17 +326,35 @@ class Outbox:
 
     def sign(self, *, now: bool) -> None:
         """Sign a checkpoint and move the pin, if there is something new and it is time."""
+        self._record_proofs()
         at = time.monotonic()
         if now:
             self._carry_out()
-        if not self._dirty or not (now or at - self._signed_at >= CHECKPOINT_S):
+        new = self._dirty or self._anchored
+        if not new or not (now or at - self._signed_at >= CHECKPOINT_S):
             return
         self._signed_at = at
         try:
             advance_pin(self.opened, sign(self.opened))
-            self._dirty = False
         except (ProvkeepError, OSError) as error:
             self._tally.add(error, 0)
+            return
+        if self._dirty:  # records of proofs alone are not worth another proof
+            self._anchoring.offer(self.opened.log_key.public)
+        self._dirty = self._anchored = False
+
+    def _record_proofs(self) -> None:
+        """Append what anchors gave since the last turn."""
+        proofs = self._anchoring.take()
+        if not proofs:
+            return
+        try:
+            self.opened.log.append(proofs)
+        except (ProvkeepError, OSError):  # it shows when records are written, and is told there
+            self._anchoring.give_back(proofs)
+            return
+        self._anchored = True
+        self._anchoring.recorded(proofs)
 
     def _carry_out(self) -> None:
         """Finish an erasure that a reader held back."""
@@ -341,6 +363,7 @@ class Outbox:
 
     def close(self) -> None:
         """Release the store; data keys that nothing used go."""
+        self._anchoring.stop()
         try:
             with contextlib.suppress(ProvkeepError, OSError):  # they are harmless if they stay
                 self._sealer.drop_unused()
