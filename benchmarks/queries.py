@@ -31,9 +31,9 @@ from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.response_synthesizers import get_response_synthesizer
 from llama_index.core.schema import NodeRelationship, NodeWithScore, RelatedNodeInfo, TextNode
 from llama_index_instrumentation import get_dispatcher
+from prose import DOCUMENTS, prose
 from record import EVENTS_PER_ROUND, GROWTH_EVENTS, ROUNDS, Clocks, writer_seconds
 from setting import machine, private_home, quartiles, stored_bytes
-from workloads import DOCUMENTS, prose
 
 ANSWER: Final = "Branch 2 takes goods back within 5 days of purchase, if you bring the receipt."
 QUESTION: Final = "Within how many days does branch 2 take goods back?"

@@ -66,12 +66,11 @@ def ask(path: Path, *, asked: int, times: int, verify: bool) -> dict[str, Any]:
             "SELECT (SELECT sum(runs) FROM trace), (SELECT count(*) FROM xref)"
         )[0]
         chance = Random(SEED + 1)
+        some = [(chance.randint(1, out["traces"]),) for _ in range(asked)]
         tids = [
             bytes(row[0]).hex()
-            for row in store.query(
-                "SELECT tid FROM trace WHERE id IN (%s)"
-                % ",".join(str(chance.randint(1, out["traces"])) for _ in range(asked))
-            )
+            for number in some
+            for row in store.query("SELECT tid FROM trace WHERE id = ?", number)
         ]
         answers = [trail.output(tid).id for tid in tids]  # this warms the file, too
         lineages, sources = Clock(), Clock()

@@ -7,17 +7,21 @@ import io
 import sys
 import time
 
+import compare
 import durability
 import growth
 import imports
+import memory
 import queries
 import record
+import scale
 import verify
 
 
 def main() -> int:
     """Run them all; what one raises ends this."""
-    for module in (record, queries, growth, imports, verify, durability):
+    modules = (record, queries, growth, imports, memory, verify, durability, scale, compare)
+    for module in modules:
         began = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()) as said:
             code = module.main(["--quick"])

@@ -6,11 +6,11 @@ says how many runs and callbacks a call makes, by listening; nothing here is ass
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import count
-from random import Random
 from typing import Any, Final
 from uuid import UUID
 
@@ -38,24 +38,16 @@ from langchain_core.runnables import (
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import MemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
+from prose import DOCUMENTS, prose
 
-DOCUMENTS: Final = 4
-DOCUMENT_CHARS: Final = 1_000
 TOOL_CALLS: Final = 3
 TOKENS: Final = 500
 TURNS: Final = 40
+AT_ONCE: Final = 100  # chains that run concurrently
 STEPS: Final = 40
 
 Handlers = list[BaseCallbackHandler]
 Call = Callable[[Handlers], Any]
-_PROSE: Final = (
-    "the of and to in a for that with on as by at from or which an are be has may must not when"
-    " customer receipt shop order price parcel delivery address invoice warranty repair leather"
-    " sole lace heel box label stamp clerk counter Monday evening letter reason colour size pair"
-    " sample voucher refund exchange damage water season courier weight form signature account"
-    " bring send keep show ask pay open return write wait choose wear wash check find lose call"
-    " new old wet torn early late whole single second usual written proper local empty heavy"
-)
 CALLBACKS: Final = tuple(
     f"on_{name}"
     for name in (
@@ -131,33 +123,21 @@ class Shelf(BaseRetriever):
 
 @lru_cache(maxsize=4 * DOCUMENTS)
 def _document(number: int, edition: int) -> Document:
-    """Prose of common words that hardly repeats itself, and one sentence that the answer quotes."""
     source = f"terms-{edition}-{number}.txt"
     return Document(page_content=prose(number, edition), metadata={"source": source})
-
-
-def prose(number: int, edition: int) -> str:
-    """The text of one document of an edition, 1 KB."""
-    vocabulary = _PROSE.split()
-    chance = Random(f"{edition}/{number}")
-    text = f"Branch {number} takes goods back within {number + 3} days of purchase. "
-    while len(text) < DOCUMENT_CHARS:
-        words = [chance.choice(vocabulary) for _ in range(chance.randint(7, 15))]
-        text += " ".join(words).capitalize() + ". "
-    return text[:DOCUMENT_CHARS]
 
 
 def _join(documents: list[Document]) -> str:
     return "\n\n".join(d.page_content for d in documents)
 
 
-def rag(*, fresh: bool = False) -> Workload:
+def _chain(fresh: bool = False) -> Any:
     """Nine runs, eighteen callbacks."""
     prompt = ChatPromptTemplate.from_messages(
         [("system", "Answer from this alone:\n{context}"), ("human", "{question}")]
     )
     together = RunnableLambda(_join)
-    chain = (
+    return (
         RunnableParallel(
             context=Shelf(fresh=fresh, numbers=count(1)) | together.with_config(run_name="join"),
             question=RunnablePassthrough(),
@@ -166,6 +146,11 @@ def rag(*, fresh: bool = False) -> Workload:
         | Scripted()
         | StrOutputParser()
     )
+
+
+def rag(*, fresh: bool = False) -> Workload:
+    """Nine runs, eighteen callbacks."""
+    chain = _chain(fresh)
     numbers = count()
 
     def call(handlers: Handlers) -> Any:
@@ -176,6 +161,23 @@ def rag(*, fresh: bool = False) -> Workload:
         name="RAG, new documents" if fresh else "RAG",
         call=call,
         made_of="sequence(parallel(sequence(retriever, join), passthrough), prompt, model, parser)",
+    )
+
+
+def concurrent(chains: int = AT_ONCE) -> Workload:
+    """The same chain, many at once in one event loop."""
+    chain = _chain()
+    numbers = count()
+
+    async def all_of_them(handlers: Handlers) -> list[Any]:
+        config: RunnableConfig = {"callbacks": handlers}
+        questions = [f"Customer {next(numbers)} asks: how long?" for _ in range(chains)]
+        return await asyncio.gather(*(chain.ainvoke(q, config) for q in questions))
+
+    return Workload(
+        name="concurrent",
+        call=lambda handlers: asyncio.run(all_of_them(handlers)),
+        made_of=f"{chains} x the RAG chain at once, by asyncio.gather",
     )
 
 
@@ -287,6 +289,7 @@ def workloads(*, small: bool = False) -> dict[str, Workload]:
         "chat": chat(turns),
         "graph-chat": graph_chat(turns),
         "loop": agent(steps, name="agent loop"),
+        "concurrent": concurrent(4 if small else AT_ONCE),
     }
 
 

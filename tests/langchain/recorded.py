@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +117,12 @@ class Shelf(BaseRetriever):
 def chat(*answers: str | AIMessage) -> GenericFakeChatModel:
     """A chat model that says these, over and over; it streams word by word."""
 
-    def messages() -> Iterator[AIMessage]:
-        for answer in itertools.cycle(answers or ["Within 5 days, I think."]):
-            yield AIMessage(answer) if isinstance(answer, str) else answer.model_copy(deep=True)
+    def message(answer: str | AIMessage) -> AIMessage:
+        return AIMessage(answer) if isinstance(answer, str) else answer.model_copy(deep=True)
 
-    return GenericFakeChatModel(messages=messages())
+    # no generator: a batch asks from several threads at once
+    said = itertools.cycle(answers or ["Within 5 days, I think."])
+    return GenericFakeChatModel(messages=map(message, said))
 
 
 def join(documents: list[Document]) -> str:
