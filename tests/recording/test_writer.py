@@ -1,5 +1,7 @@
 """The writer: traces over several records, numbers known late, records that cannot be written."""
 
+import random
+import re
 import sqlite3
 
 import pytest
@@ -203,3 +205,39 @@ def test_a_backlog_is_written_in_commits_of_bounded_size(path, monkeypatch):
     assert max(sizes) <= 4
     assert len(traces(path)) == 11
     checked(path)
+
+
+def test_each_of_twenty_thousand_pieces_of_a_document_is_found_in_the_text(path):
+    """The spans of one edge fill records of their own; none is dropped."""
+    chance = random.Random(1)
+    lines = [
+        f"item {i} has the value {chance.randrange(10**9)} and {chance.randrange(10**6)}"
+        for i in range(20_000)
+    ]
+    order = chance.sample(range(20_000), 20_000)
+
+    class Retriever(BaseRetriever):
+        def _get_relevant_documents(self, query, *, run_manager):
+            return [Document(page_content="\n".join(lines), metadata={"source": "list.txt"})]
+
+    shuffled = RunnableLambda(lambda _: "\n--\n".join(lines[i] for i in order))
+    with ProvenanceHandler(path) as handler:
+        text = (Retriever() | shuffled).invoke("?", {"callbacks": [handler]})
+    with provkeep.open(path) as trail:
+        lineage = trail.lineage()
+        (edge,) = (e for e in lineage.edges if len(e.spans) > 1)
+        told = sum(s.target_end - s.target_start for s in edge.spans)
+        assert len(edge.spans) > 19_900
+        assert told >= 0.99 * sum(map(len, lines))
+        document = "\n".join(lines)
+        for s in edge.spans:  # the same words; what separates them differs
+            here, there = (
+                text[s.target_start : s.target_end],
+                document[s.source_start : s.source_end],
+            )
+            assert re.findall(r"\w+", here) == re.findall(r"\w+", there)
+        (source,) = lineage.sources()
+        assert len(source.quotations) == len(edge.spans)
+    assert len([body for body in bodies(path) if body["k"] == "trace"]) > 5
+    checked(path)
+    verified(path)

@@ -5,8 +5,10 @@ Pure over a graph, so an export answers as the store did.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 from provkeep.model.graph import Edge, Graph, Node, Span
@@ -207,25 +209,25 @@ def _carried(part: Graph, document: Node) -> Iterator[tuple[str, Span]]:
     """Where characters of a document stand downstream of it: artifact and span, transitively."""
     size = document.size or 0
     whole = Span(target_start=0, target_end=size, source_start=0, source_end=size)
-    places: dict[str, list[Span]] = {document.id: [whole]}
+    places: dict[str, dict[Span, None]] = {document.id: {whole: None}}
     waiting = [document.id]
     while waiting:
         here = waiting.pop()
         for edge in part.out_of.get(here, ()):
             if edge.type != "derived" or edge.basis not in ("id", "content", "contained"):
                 continue
-            spans = edge.spans
+            spans, there = edge.spans, places.get(edge.effect, {})
+            if len(there) >= MAX_SPANS:
+                continue
             if not spans:
                 effect = part.nodes.get(edge.effect)
                 if edge.basis == "contained" or effect is None or not effect.size:
                     continue
                 n = effect.size
                 spans = (Span(target_start=0, target_end=n, source_start=0, source_end=n),)
-            new = [
-                s for s in _composed(places[here], spans) if s not in places.get(edge.effect, ())
-            ]
-            if new and len(places.get(edge.effect, ())) < MAX_SPANS:
-                places.setdefault(edge.effect, []).extend(new)
+            new = [s for s in _composed(places[here], spans) if s not in there]
+            if new:
+                places.setdefault(edge.effect, {}).update(dict.fromkeys(new))
                 waiting.append(edge.effect)
     for place, spans_here in places.items():
         if place != document.id:
@@ -233,10 +235,15 @@ def _carried(part: Graph, document: Node) -> Iterator[tuple[str, Span]]:
                 yield place, span
 
 
-def _composed(first: Iterable[Span], then: Iterable[Span]) -> Iterator[Span]:
+def _composed(first: Iterable[Span], then: Sequence[Span]) -> Iterator[Span]:
     """Spans of a text in a middle one, carried on by where the middle one stands in a third."""
+    then = sorted(then, key=lambda b: b.source_start)
+    starts = [b.source_start for b in then]
+    reach = list(accumulate((b.source_end for b in then), max))
     for a in first:
-        for b in then:
+        # Before the first of these all end too early, after the last all begin too late.
+        begin = bisect_right(reach, a.target_start)
+        for b in then[begin : bisect_left(starts, a.target_end)]:
             start = max(a.target_start, b.source_start)
             end = min(a.target_end, b.source_end)
             if start < end:

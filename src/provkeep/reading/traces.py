@@ -199,7 +199,11 @@ def _read(trace: Trace, fields: dict[str, Any]) -> None:
                 list(options.get("m", ())),
             )
         elif tag == r.DERIVED:
-            trace.derived.append(entry)
+            last = trace.derived[-1] if trace.derived else entry
+            if len(entry) > 5 and last is not entry and last[:5] == entry[:5]:
+                last[5] += entry[5]  # its spans did not fit into one entry
+            else:
+                trace.derived.append(entry)
         elif tag == r.USED:
             trace.runs[entry[1]].used.extend(entry[2])
         elif tag == r.NOTE:

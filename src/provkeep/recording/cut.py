@@ -13,6 +13,7 @@ ROOM: Final = 56_000  # bytes of entries in one body; keys, hashes and the head 
 PER_PAYLOAD: Final = 60  # bytes that one payload costs in a body
 PER_KEY: Final = 80
 MEMBERS: Final = 2_000  # members in one entry; more of them follow in entries of their own
+SPANS: Final = 1_000  # spans in one derivation; more of them follow in derivations of the same edge
 MORE: Final = "M"  # [M, artifact, [members]]
 
 Piece = tuple[list[list[Any]], list[Payload], list[int]]
@@ -48,7 +49,7 @@ def _keys(payloads: list[Payload]) -> int:
 
 
 def _small(entries: list[list[Any]]) -> list[list[Any]]:
-    """Entries with long lists of members spread over several."""
+    """Entries with long lists of members, payloads or spans spread over several."""
     out: list[list[Any]] = []
     for entry in entries:
         if entry[0] == r.ARTIFACT and len(entry[7].get("m", ())) > MEMBERS:
@@ -61,8 +62,11 @@ def _small(entries: list[list[Any]]) -> list[list[Any]]:
         elif entry[0] == r.FINAL and len(entry[3]) > MEMBERS:
             for i in range(0, len(entry[3]), MEMBERS):
                 out.append([r.FINAL, entry[1], entry[2], entry[3][i : i + MEMBERS]])
-        elif entry[0] == r.DERIVED and len(entry) > 5 and len(entry[5]) > 4 * MEMBERS:
-            out.append([*entry[:5], entry[5][: 4 * MEMBERS]])
+        elif entry[0] == r.DERIVED and len(entry) > 5 and len(entry[5]) > 4 * SPANS:
+            numbers = entry[5]  # four make a span
+            out.extend(
+                [*entry[:5], numbers[i : i + 4 * SPANS]] for i in range(0, len(numbers), 4 * SPANS)
+            )
         else:
             out.append(entry)
     return out
