@@ -36,7 +36,8 @@ class Lineage(reading.Lineage):
 
     def to_dict(self, *, payloads: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The node-link document; payloads only when given (``Trail.values`` opens them)."""
-        return export.to_document(self.graph, focus=self.focus, payloads=payloads)
+        about = {} if self.way == "upstream" else {"way": self.way}
+        return export.to_document(self.graph, focus=self._shown(), payloads=payloads, about=about)
 
     def to_json(
         self, path: str | os.PathLike[str], *, payloads: Mapping[str, Any] | None = None
@@ -50,16 +51,27 @@ class Lineage(reading.Lineage):
         """The focus, unless a filter has taken it out."""
         return self.focus if self.focus in self.graph.nodes else None
 
-    def to_svg(self, path: str | os.PathLike[str] | None = None) -> str:
-        """The ledger picture; written to ``path`` when given."""
-        svg = ledger_svg(self.graph, focus=self._shown())
+    def to_svg(self, path: str | os.PathLike[str] | None = None, *, whole: bool = False) -> str:
+        """The ledger picture; written to ``path`` when given.
+
+        Args:
+            path: a file.
+            whole: also draw, pale, what is not part of this lineage: what else the traces hold.
+        """
+        svg = ledger_svg(
+            self.whole if whole else self.graph,
+            focus=self.focus if whole else self._shown(),
+            path=self.path,
+            way=self.way,
+        )
         if path is not None:
             Path(path).write_text(svg, encoding="utf-8")
         return svg
 
-    def to_text(self, width: int = 100) -> str:
-        """The ledger as plain text."""
-        return ledger_text(self.graph, focus=self._shown(), width=width)
+    def to_text(self, width: int = 100, *, whole: bool = False) -> str:
+        """The ledger as plain text; ``whole`` as for :meth:`to_svg`."""
+        graph, focus = (self.whole, self.focus) if whole else (self.graph, self._shown())
+        return ledger_text(graph, focus=focus, path=self.path, width=width)
 
     def to_mermaid(self) -> str:
         """A Mermaid flowchart."""
@@ -82,7 +94,7 @@ class Lineage(reading.Lineage):
         return to_pandas(self.graph)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        return mimebundle(self.graph, self._shown())
+        return mimebundle(self.graph, self._shown(), path=self.path, way=self.way)
 
 
 class Trail(Reader):
@@ -289,5 +301,7 @@ def load_export(source: str | os.PathLike[str]) -> Lineage:
     Raises:
         ExportError: it is not a provkeep export, or malformed.
     """
-    graph, focus, _ = export.load(source if isinstance(source, str) else Path(source))
-    return Lineage(graph, graph, focus)
+    graph, focus, found = export.load(source if isinstance(source, str) else Path(source))
+    way = found["about"].get("way")
+    known = way if way in ("downstream", "between") else "upstream"
+    return Lineage(graph, graph, focus, way=known)

@@ -149,6 +149,12 @@ def test_lineage_follows_what_it_is_told_to(audit, typed):
     down = typed("lineage", audit, one, "--downstream", "--json").json
     assert whole["focus"] in [n["id"] for n in down["nodes"]]
     assert typed("lineage", audit, "--kind", "document").code == 0
+    drawn = typed("lineage", audit, one, "--downstream").out
+    assert drawn.count("◉") == 1 and drawn.count("●") > 2
+    whole = typed("lineage", audit, one, "--downstream", "--whole").out
+    assert whole.count("●") == drawn.count("●")
+    assert "verifying.md" in whole and "verifying.md" not in drawn
+    assert typed("lineage", audit, "--whole", "--json").code == 2
 
 
 def test_sources_quote_for_a_purpose(audit, typed):

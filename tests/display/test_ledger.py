@@ -1,9 +1,12 @@
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 
 from provkeep.display.ledger import ledger_svg
+from provkeep.display.mermaid import to_mermaid
+from provkeep.display.words import PALE
 from provkeep.model.graph import Edge, Graph, Node
 from tests.display import sample
 
@@ -113,3 +116,55 @@ def test_every_rail_stays_inside_the_picture_however_many_there_are():
     assert min(lanes) > 0
     assert max(lanes) < 450
     assert "e+" not in svg
+
+
+def dots(svg: str) -> dict[str, tuple[str, str]]:
+    """Title -> fill of the dot and of the label."""
+    out = {}
+    for group in parse(svg).iter(f"{SVG}g"):
+        title, circle = group.find(f"{SVG}title"), group.find(f"{SVG}circle")
+        if title is not None and circle is not None:
+            label = group.findall(f"{SVG}text")[1]
+            out[(title.text or "").splitlines()[1]] = circle.attrib["fill"], label.attrib["fill"]
+    return out
+
+
+def test_what_a_source_led_to_is_bold_and_the_rest_pale():
+    graph, _ = sample.agent_run()
+    source = next(graph.of("source"))
+    path = graph.walk(source.id, upstream=False)
+    svg = ledger_svg(graph, focus=source.id, path=path, way="downstream")
+    assert f"STEP (downstream of “{source.label}” in bold)" in texts(svg)
+    drawn = {about.split(" · ")[1]: ink for about, (_, ink) in dots(svg).items()}
+    bold = {node_id for node_id, ink in drawn.items() if ink == "#0f172a"}
+    assert bold and bold <= path
+    assert {i for i in drawn if i not in path} == {i for i, ink in drawn.items() if ink == PALE}
+    assert len(drawn) > len(bold) + 5
+
+
+def test_a_path_between_two_things_is_said_to_be_one():
+    graph, answer = sample.agent_run()
+    path = graph.walk(answer, upstream=True)
+    svg = ledger_svg(graph, focus=answer, path=path, way="between")
+    assert "STEP (what lies between in bold)" in texts(svg)
+
+
+def test_what_was_erased_has_a_hollow_dot_and_says_so():
+    graph, answer = sample.agent_run()
+    document = next(graph.of("artifact", "document"))
+    nodes = [
+        replace(n, status="erased", attrs={**n.attrs, "erased": 7}) if n is document else n
+        for n in graph.nodes.values()
+    ]
+    before = ledger_svg(graph, focus=answer)
+    svg = ledger_svg(Graph(nodes, graph.edges), focus=answer)
+    assert "erased" not in texts(before)
+    assert texts(svg).count("erased") == 1
+    key = next(k for k in dots(svg) if k.endswith(document.id))
+    assert dots(before)[key][0] != "#ffffff"
+    assert dots(svg)[key][0] == "#ffffff"
+    others = {k: v for k, v in dots(svg).items() if k != key}
+    assert others == {k: v for k, v in dots(before).items() if k != key}
+    for element in parse(svg).iter():
+        assert set(element.attrib) <= ATTRIBUTES
+    assert to_mermaid(Graph(nodes, graph.edges)).count(" · erased") == 1

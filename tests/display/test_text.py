@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -126,3 +127,18 @@ def test_no_label_breaks_out_of_its_mermaid_node():
     shape = r"    n\d+(\[\"|\(\"|\[\(\"|\(\[\")[\w .,\-…¶·#;:]*(\"\]|\"\)|\"\)\]|\"\]\))"
     for line in to_mermaid(sample.hostile()).splitlines()[1:]:
         assert re.fullmatch(shape, line) or re.fullmatch(r"    n\d+ --> n\d+", line), line
+
+
+def test_what_is_not_on_the_path_has_a_hollow_dot_and_what_was_erased_a_dotted_one():
+    graph, _ = sample.agent_run()
+    source = next(n for n in graph.of("artifact", "document"))
+    path = graph.walk(source.id, upstream=False)
+    marked = replace(source, status="erased", attrs={"erased": 7})
+    graph = Graph([marked if n is source else n for n in graph.nodes.values()], graph.edges)
+    lines = ledger_text(graph, path=path).splitlines()
+    (line,) = [line for line in lines if "erased" in line]
+    assert source.label in line
+    beside = [line for line in lines if any(w in line for w in ("ACTOR", "INPUT", "INDEX"))]
+    assert len(beside) == 3 and all("○" in line for line in beside)
+    (output,) = [line for line in lines if "OUTPUT" in line]
+    assert "●" in output

@@ -54,3 +54,33 @@ def test_twenty_thousand_spans_over_two_texts_are_twenty_thousand_quotations():
     (source,) = Lineage(graph, graph, "a").sources()
     places = {(q.start, q.document_start) for q in source.quotations}
     assert places == {(10 * i, 199_990 - 10 * i) for i in range(20_000)}
+
+
+def chain() -> Graph:
+    """d1 -> p -> a -> b, and d2 -> p2 -> b beside it."""
+    names = {"d1": "document", "p": "prompt", "a": "message", "b": "message"}
+    nodes = [node(n, k) for n, k in {**names, "d2": "document", "p2": "prompt"}.items()]
+    pairs = [("d1", "p"), ("p", "a"), ("a", "b"), ("d2", "p2"), ("p2", "b")]
+    edges = [Edge(type="derived", cause=c, effect=e, basis="content") for c, e in pairs]
+    return Graph(nodes, edges)
+
+
+def test_a_part_knows_how_it_was_found_and_what_is_on_its_path():
+    whole = chain()
+    about = Lineage(whole, whole, "a")
+    assert (about.way, set(about.path)) == ("upstream", {"d1", "p", "a"})
+    down = about.downstream()
+    assert (down.way, set(down.path)) == ("downstream", {"a", "b"})
+    between = Lineage(whole, whole, "p").between("d1", "b")
+    assert (between.way, set(between.path)) == ("between", {"d1", "p", "a", "b"})
+    assert set(down.upstream().path) == {"d1", "p", "a"}
+    assert set(about.between("d2", "a").path) == set()
+
+
+def test_a_filter_does_not_break_the_path():
+    """The steps that joined them are gone from the picture; they are on the path all the same."""
+    whole = chain()
+    documents = Lineage(whole, whole, "b").upstream().filter(kind="document")
+    assert set(documents.graph.nodes) == {"d1", "d2"} <= set(documents.path)
+    shown = Lineage(whole, whole, "a").filter(kind=["document", "message"])
+    assert set(shown.graph.nodes) - set(shown.path) == {"b", "d2"}

@@ -418,3 +418,78 @@ def test_no_byte_of_a_deleted_key_stays_however_keys_come_and_go(tmp_path):
         assert not any(key in blob for key in dead)
         assert all(key in blob for key in live.values())
     keys.close()
+
+
+def erased(path: Path, tid: str) -> dict[str, int]:
+    """Artifacts and sources of a trace that its graph says were erased."""
+    with provkeep.open(path) as trail:
+        nodes = trail.graph(tid).nodes.values()
+        assert {n.id for n in nodes if n.status == "erased"} == {
+            n.id for n in nodes if "erased" in n.attrs
+        }
+        return {n.id: n.attrs["erased"] for n in nodes if n.status == "erased"}
+
+
+@pytest.mark.parametrize("target", ["trace", "source", "subject"])
+def test_a_graph_marks_exactly_what_opens_no_more(path, ids, target):
+    """What the picture says was erased is what text() refuses, of every part of every trace."""
+    assert not any(erased(path, tid) for tid in ids)
+    named = {"trace": ids[2], "source": "handbook.pdf", "subject": "bert"}[target]
+    gone = erase(path, **{target: named})
+    found = {}
+    for tid in ids:
+        marks = erased(path, tid)
+        assert set(marks.values()) <= {gone.record}
+        refused = {k.split()[1] for k, v in texts(path, tid).items() if v == "erased"}
+        assert {i for i in marks if not i.startswith("s.")} == refused
+        found[tid] = marks
+    assert [bool(found[tid]) for tid in ids] == {
+        "trace": [False, False, True],
+        "source": [True, False, True],
+        "subject": [False, True, True],
+    }[target]
+    sources = {i for marks in found.values() for i in marks if i.startswith("s.")}
+    assert len(sources) == (target == "source")
+
+
+def test_a_lineage_shows_what_was_erased_in_picture_text_and_export(path, ids, tmp_path):
+    with provkeep.open(path) as trail:
+        before = trail.lineage(ids[0])
+        assert "erased" not in before.to_text() + before.to_svg() + before.to_mermaid()
+    erase(path, source="handbook.pdf")
+    with provkeep.open(path) as trail:
+        lineage = trail.lineage(ids[0])
+        marked = [line for line in lineage.to_text().splitlines() if "◌" in line]
+        assert [line.split("◌ ")[1].split()[0] for line in marked] == ["SOURCE", "DOCUMENT"]
+        assert all("erased" in line.split() for line in marked)
+        assert ">erased</text>" in lineage._repr_mimebundle_()["image/svg+xml"]
+        loaded = provkeep.load_export(lineage.to_json(tmp_path / "lineage.json"))
+        assert loaded.to_text() == lineage.to_text()
+        assert trail.lineage(ids[1]).to_text().count("erased") == 0
+
+
+def test_a_turn_that_took_over_an_erased_message_is_marked_too(path):
+    """A later turn refers to the messages of the earlier one, and holds nothing of its own."""
+    from langchain_core.messages import AIMessage, HumanMessage
+    from langchain_core.runnables import RunnableLambda
+
+    said = [HumanMessage("Where is the key kept, please?"), AIMessage("Under the third stone.")]
+    chain = RunnableLambda(lambda messages: AIMessage(f"I was told: {messages[-2].content}"))
+    with ProvenanceHandler(path, subject="anna") as handler:
+        config = {"callbacks": [handler], "metadata": {"thread_id": "t"}}
+        first = chain.invoke([HumanMessage("hello there"), *said], config)
+    with ProvenanceHandler(path, subject="bert") as handler:
+        config = {"callbacks": [handler], "metadata": {"thread_id": "t"}}
+        chain.invoke([HumanMessage("hello there"), *said, first, HumanMessage("go on")], config)
+    with closing(sqlite3.connect(path)) as db:
+        ids = [tid.hex() for (tid,) in db.execute("SELECT tid FROM trace ORDER BY id")]
+    erase(path, trace=ids[0])
+    with provkeep.open(path) as trail:
+        part = trail.lineage(ids[1])
+        refused = set()
+        for node in part.graph.of("artifact"):
+            try:
+                trail.text(node, purpose="a test")
+            except ErasedError:
+                refused.add(node.id)
+        assert {n.id for n in part.graph.of("artifact") if n.status == "erased"} == refused

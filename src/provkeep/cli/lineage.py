@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     metavar="WHAT",
     help="Only what lies on a path from this: a source's name, or a part such as a3.",
 )
+@click.option("--whole", is_flag=True, help="Also draw the rest of the traces, with hollow dots.")
 @reader
 @as_json
 def lineage(
@@ -80,6 +81,7 @@ def lineage(
     depth: int | None,
     kind: tuple[str, ...],
     begin: str | None,
+    whole: bool,
     reader: str | None,
     as_json: bool,
 ) -> None:
@@ -88,6 +90,8 @@ def lineage(
     One line a step, causes above effects, joined by rails. Nothing that was said is shown, only
     kinds, names and sizes. With --json: the graph as node-link JSON, as `provkeep export` gives.
     """
+    if whole and (as_json or kind):
+        raise click.UsageError("--whole is for the drawing of all kinds: leave --json, --kind out")
     if downstream and begin is not None:
         raise click.UsageError("--from asks what lies upstream: leave --downstream out")
     if downstream and wanted is None:
@@ -101,14 +105,10 @@ def lineage(
         found = found.between(_part(found, begin), found.focus)
     if kind:
         found = found.filter(kind=kind)
-    if found.focus not in found.graph.nodes:  # filtered out: nothing is left to stress
-        found = type(found)(found.graph, found.whole, None)
     if as_json:
         say_json(found.to_dict())
     else:
-        if downstream:  # a drawing stresses what is upstream of its focus
-            found = type(found)(found.graph, found.whole, None)
-        say(found.to_text(width=width(LEDGER_WIDTH)))
+        say(found.to_text(width=width(LEDGER_WIDTH), whole=whole))
 
 
 def _part(found: Lineage, wanted: str) -> str:

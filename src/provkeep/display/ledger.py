@@ -8,6 +8,7 @@ script or link), a ``viewBox`` with ``width="100%"``, names but never a payload.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Final
 
 from provkeep.display.rows import Ledger, Rail, Row, arrange
@@ -22,7 +23,7 @@ from provkeep.display.words import (
     label_fill,
     name,
 )
-from provkeep.model.graph import Graph
+from provkeep.model.graph import ERASED, Graph
 
 WIDTH: Final = 900
 ROW: Final = 22
@@ -70,7 +71,13 @@ class _Layout:
 
 
 def ledger_svg(
-    graph: Graph, *, focus: str | None = None, title: str | None = None, limit: int = 2000
+    graph: Graph,
+    *,
+    focus: str | None = None,
+    title: str | None = None,
+    limit: int = 2000,
+    path: Set[str] | None = None,
+    way: str = "upstream",
 ) -> str:
     """Draw ``graph`` as an SVG document of 900 px design width.
 
@@ -80,12 +87,14 @@ def ledger_svg(
         focus: id of the node whose upstream is drawn bold; the rest turns pale.
         title: a heading.
         limit: at most this many rows; the last row says how many are not shown.
+        path: ids of what is drawn bold instead of the upstream of the focus.
+        way: what the path is to the focus: ``upstream``, ``downstream`` or ``between``.
 
     Raises:
         KeyError: the graph has no node ``focus``.
         ValueError: ``limit`` is below 1.
     """
-    ledger = arrange(graph, focus=focus, limit=limit)
+    ledger = arrange(graph, focus=focus, limit=limit, path=path)
     at = _Layout(ledger, title)
     notes = _notes(ledger)
     height = at.top + ROW * (len(ledger.rows) + len(notes)) + 8
@@ -94,7 +103,7 @@ def ledger_svg(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="100%"'
         f' role="img" aria-label="{_xml(about)}" font-family="{FONT}" font-size="12">',
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
-        *_header(ledger, at, title),
+        *_header(ledger, at, title, way),
         _stripes(ledger, at),
         *_rails(ledger, at),
         *(_row(row, number, at) for number, row in enumerate(ledger.rows)),
@@ -115,16 +124,18 @@ def _notes(ledger: Ledger) -> list[str]:
     return notes
 
 
-def _header(ledger: Ledger, at: _Layout, title: str | None) -> list[str]:
+def _header(ledger: Ledger, at: _Layout, title: str | None, way: str) -> list[str]:
     out = []
     if title:
         shown = clip(clean(title), 105)
         out.append(_text(16, 20, shown, fill=INK, extra=' font-size="14" font-weight="700"'))
     focus = next((row for row in ledger.rows if row.focus), None)
     what = "STEP"
-    if focus is not None:
+    if way == "between":
+        what += " (what lies between in bold)"
+    elif focus is not None:
         room = int((at.right - at.dot) / SMALL_CELL) - 28
-        what += f" (upstream of “{clip(name(focus.node), room)}” in bold)"
+        what += f" ({way} of “{clip(name(focus.node), room)}” in bold)"
     y = at.top - 6
     out.append(_text(at.dot, y, what, fill=GREY, extra=' font-size="10"'))
     if at.timed:
@@ -182,7 +193,7 @@ def _path(rail: Rail, effects: tuple[int, ...], at: _Layout) -> str:
 def _row(row: Row, number: int, at: _Layout) -> str:
     """Draw dot, kind, label, marks and time of one step."""
     node, y = row.node, at.y(number)
-    lively = row.strong and not row.wrapper
+    lively = row.strong and not row.wrapper and not row.erased
     faded = "" if row.strong else ' opacity=".5"'
     radius = 5.5 if row.focus else 4 if lively else 3.5
     fill = row.colour if lively else "#ffffff"
@@ -255,6 +266,10 @@ def _marks(row: Row, y: int, at: _Layout) -> tuple[list[str], float]:
         status = row.node.status or ""
         out.append(_text(right, y + 3.2, status, fill="#dc2626", extra=red))
         right -= len(status) * SMALL_CELL * 1.2 + PILL_GAP
+    elif row.erased:
+        grey = ' font-size="9.5" font-weight="700" text-anchor="end"'
+        out.append(_text(right, y + 3.2, ERASED, fill=GREY, extra=grey))
+        right -= len(ERASED) * SMALL_CELL * 1.2 + PILL_GAP
     return out, right
 
 

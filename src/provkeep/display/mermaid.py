@@ -7,7 +7,7 @@ from typing import Final
 
 from provkeep.display.rows import visible_links
 from provkeep.display.words import clean, clip, kind_word, name
-from provkeep.model.graph import Graph
+from provkeep.model.graph import ERASED, Graph
 
 _LABEL: Final = 60  # cells
 _SHAPES: Final[Mapping[str, tuple[str, str]]] = {
@@ -30,6 +30,7 @@ def to_mermaid(graph: Graph) -> str:
     for node in nodes:
         begin, end = _SHAPES.get(node.type, _SHAPES["run"])
         text = f"{_escape(kind_word(node))}: {_escape(clip(name(node), _LABEL))}"
+        text += f" · {ERASED}" if node.status == ERASED else ""
         lines.append(f"    {names[node.id]}{begin}{text}{end}")
     lines += [f"    {names[cause]} --> {names[effect]}" for cause, effect in links]
     return "\n".join(lines) + "\n"

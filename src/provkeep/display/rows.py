@@ -8,13 +8,13 @@ them is drawn as flowing past them, so no path of content is lost. Nothing is dr
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush, nlargest
 from typing import Final
 
 from provkeep.display.words import colour, kind_word
-from provkeep.model.graph import Graph, Node
+from provkeep.model.graph import ERASED, Graph, Node
 
 MANY_ROWS: Final = 60  # above this, chains that only wrap others are folded away
 MAX_CAUSES: Final = 200  # rails into one row; the nearest are drawn
@@ -32,9 +32,14 @@ class Row:
     node: Node
     word: str  # the kind in capitals
     colour: str
-    strong: bool  # in the upstream of the focus, or there is no focus
+    strong: bool  # on the path, or in the upstream of the focus, or there is neither
     focus: bool
     wrapper: bool  # a run that made nothing its children do not explain
+
+    @property
+    def erased(self) -> bool:
+        """Can its text be opened no more?"""
+        return self.node.status == ERASED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +65,12 @@ class Ledger:
 
 
 def arrange(
-    graph: Graph, *, focus: str | None = None, limit: int = 2000, share: bool = True
+    graph: Graph,
+    *,
+    focus: str | None = None,
+    limit: int = 2000,
+    share: bool = True,
+    path: Set[str] | None = None,
 ) -> Ledger:
     """Choose rows and rails for ``graph``.
 
@@ -68,9 +78,9 @@ def arrange(
         graph: any graph; edges to nodes it does not hold are ignored, as are edges that run
             against time in a cycle (which no recorder writes).
         focus: id of the node whose upstream is emphasised; always shown.
-        limit: at most this many rows; those outside the upstream of the focus go first, then the
-            latest.
+        limit: at most this many rows; those that are not emphasised go first, then the latest.
         share: let causes of one kind with the same effects share a rail.
+        path: ids of what is emphasised instead of the upstream of the focus.
 
     Raises:
         KeyError: the graph has no node ``focus``.
@@ -78,7 +88,10 @@ def arrange(
     """
     if limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
-    upstream = graph.walk(focus, upstream=True) if focus is not None else set(graph.nodes)
+    if focus is not None and focus not in graph.nodes:
+        raise KeyError(focus)
+    if path is None:
+        path = graph.walk(focus, upstream=True) if focus is not None else graph.nodes.keys()
     order = in_order(graph)
     first_runs = _first_runs(graph, order)
     hidden, wrappers = _hidden(graph, order, first_runs, focus)
@@ -87,7 +100,7 @@ def arrange(
     if left_out > 0:
         ranked = sorted(
             range(len(shown)),
-            key=lambda n: (shown[n] != focus, shown[n] not in upstream, n),
+            key=lambda n: (shown[n] != focus, shown[n] not in path, n),
         )
         shown = [shown[n] for n in sorted(ranked[:limit])]
     place = {node_id: number for number, node_id in enumerate(shown)}
@@ -98,7 +111,7 @@ def arrange(
             node=(node := graph.nodes[node_id]),
             word=(word := _word(graph, node, node_id in ends, first_runs, focus)),
             colour=colour(word),
-            strong=node_id in upstream,
+            strong=node_id in path,
             focus=node_id == focus,
             wrapper=node_id in wrappers,
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Final
 
 from provkeep.display.rows import Ledger, Row, arrange
 from provkeep.display.words import by_weight, clean, clip, columns, duration, extent, name
-from provkeep.model.graph import Graph
+from provkeep.model.graph import ERASED, Graph
 
 LIMIT: Final = 2000
 NARROWEST: Final = 40
@@ -16,21 +17,25 @@ _CELLS: Final = " │││─╰╭├─╯╮┤─┴┬┼"
 _FAILED: Final = frozenset({"error", "blocked", "cancelled", "interrupted", "unfinished"})
 
 
-def ledger_text(graph: Graph, *, focus: str | None = None, width: int = 100) -> str:
+def ledger_text(
+    graph: Graph, *, focus: str | None = None, width: int = 100, path: Set[str] | None = None
+) -> str:
     """Draw ``graph`` in text, one step a line, with rails from causes to effects.
 
-    A full dot is upstream of the focus (or there is no focus), a hollow one is not; the focus is
-    ``◉``. Rails for which there is no room are counted in the last line.
+    A full dot is upstream of the focus (or there is no focus), or on the path; a hollow one is not;
+    a dotted one was erased; the focus is ``◉``. Rails for which there is no room are counted in the
+    last line.
 
     Args:
         graph: what to draw.
         focus: id of the node whose upstream is emphasised.
         width: terminal cells a line may take; below 40 counts as 40.
+        path: ids of what is emphasised instead of the upstream of the focus.
 
     Raises:
         KeyError: the graph has no node ``focus``.
     """
-    ledger = arrange(graph, focus=focus, limit=LIMIT, share=False)
+    ledger = arrange(graph, focus=focus, limit=LIMIT, share=False, path=path)
     if not ledger.rows:
         return "nothing to show"
     width = max(width, NARROWEST)
@@ -40,6 +45,7 @@ def ledger_text(graph: Graph, *, focus: str | None = None, width: int = 100) -> 
     lines = []
     for number, row in enumerate(ledger.rows):
         dot = "◉" if row.focus else "●" if row.strong and not row.wrapper else "○"
+        dot = "◌" if row.erased else dot
         head = f"{rails[number]}{dot} {row.word}{' ' * (kind - columns(row.word))}  "
         lines.append((head + _rest(row, width - columns(head))).rstrip())
     left = sum(rail.lane >= lanes for rail in ledger.rails)
@@ -79,6 +85,8 @@ def _rest(row: Row, room: int) -> str:
     details = []
     if node.status in _FAILED:
         details.append(f"!{node.status}")
+    elif row.erased:
+        details.append(ERASED)
     labels = by_weight(node.labels)
     if labels:
         more = f" +{len(labels) - 2}" if len(labels) > 2 else ""

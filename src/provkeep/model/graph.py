@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Final
 
 NODE_TYPES: Final = ("run", "artifact", "source", "actor")
+ERASED: Final = "erased"  # the status of an artifact or a source whose key was destroyed
 EDGE_TYPES: Final = ("used", "generated", "derived", "member", "informed", "attributed")
 BASES: Final = ("observed", "id", "content", "contained", "structural")
 ARTIFACT_KINDS: Final = (
@@ -47,6 +48,8 @@ class Node:
     ``s.<tag>`` for a source, ``u.<tag>`` for an actor). ``kind`` refines ``type``. ``label`` is
     safe to show: a component's name, a role, or a name from the catalogue; never a payload.
     ``order`` is the position in time within a trace. Times are UTC nanoseconds since 1970.
+    ``status`` is how a run ended; of an artifact or a source it is ``erased`` or nothing, and
+    ``attrs["erased"]`` is then the number of the erase record.
     """
 
     id: str

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
@@ -56,11 +57,33 @@ class Source:
 class Lineage:
     """A part of the provenance graph, around one artifact or run.
 
-    ``graph`` is the part itself, ``whole`` the graph it was cut from, ``focus`` the id it is about.
+    ``graph`` is the part itself, ``whole`` the graph it was cut from, ``focus`` the id it is about,
+    ``way`` how the part was found: ``upstream`` or ``downstream`` of the focus, or ``between``.
     """
 
-    def __init__(self, graph: Graph, whole: Graph, focus: str | None) -> None:
-        self.graph, self.whole, self.focus = graph, whole, focus
+    def __init__(
+        self,
+        graph: Graph,
+        whole: Graph,
+        focus: str | None,
+        *,
+        way: str = "upstream",
+        path: AbstractSet[str] | None = None,
+    ) -> None:
+        self.graph, self.whole, self.focus, self.way = graph, whole, focus, way
+        self._path = path
+
+    @property
+    def path(self) -> AbstractSet[str]:
+        """Ids of what content flowed through; the rest stands beside it, and is drawn pale."""
+        if self._path is None:
+            known = self.focus is not None and self.focus in self.graph.nodes
+            self._path = (
+                self.graph.walk(str(self.focus), upstream=self.way != "downstream")
+                if known and self.way != "between"
+                else self.graph.nodes.keys()
+            )
+        return self._path
 
     def __repr__(self) -> str:
         counts: dict[str, int] = {}
@@ -91,22 +114,30 @@ class Lineage:
             raise ValueError("this is a whole trace; name an artifact or a run: lineage(id)")
         return self.focus
 
-    def _like(self, graph: Graph, focus: str | None = None) -> Lineage:
-        return type(self)(graph, self.whole, focus or self.focus)
+    def _like(self, graph: Graph, path: AbstractSet[str], way: str) -> Lineage:
+        return type(self)(graph, self.whole, self.focus, way=way, path=path)
+
+    def _part(self, path: set[str], way: str) -> Lineage:
+        return self._like(self.whole.part(path), path, way)
 
     def upstream(self, *, basis: Iterable[str] | None = None, depth: int | None = None) -> Lineage:
         """What it came from; only over edges of these bases, at most ``depth`` edges away."""
-        return self._like(self.whole.upstream(self._about(), basis=basis, depth=depth))
+        path = self.whole.walk(self._about(), upstream=True, basis=basis, depth=depth)
+        return self._part(path, "upstream")
 
     def downstream(
         self, *, basis: Iterable[str] | None = None, depth: int | None = None
     ) -> Lineage:
         """What it led to within the traces loaded; ``Reader.impact`` follows a source further."""
-        return self._like(self.whole.downstream(self._about(), basis=basis, depth=depth))
+        path = self.whole.walk(self._about(), upstream=False, basis=basis, depth=depth)
+        return self._part(path, "downstream")
 
     def between(self, cause: Node | str, effect: Node | str) -> Lineage:
         """Every node on a path from one to the other; empty when there is none."""
-        return self._like(self.whole.between(node_id(cause), node_id(effect)))
+        begin, end = node_id(cause), node_id(effect)
+        down = self.whole.walk(begin, upstream=False)
+        path = down & self.whole.walk(end, upstream=True) if end in down else set()
+        return self._part(path, "between")
 
     def filter(
         self, *, type: str | None = None, kind: str | Iterable[str] | None = None
@@ -120,7 +151,7 @@ class Lineage:
         }
         nodes = (self.graph.nodes[i] for i in keep)
         edges = (e for e in self.graph.edges if e.cause in keep and e.effect in keep)
-        return self._like(Graph(nodes, edges))
+        return self._like(Graph(nodes, edges), self.path, self.way)
 
     def sources(self) -> list[Source]:
         """The sources of the documents it came from: exactly those whose text reached it."""

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from provkeep.model import records as r
 from provkeep.model.graph import Edge, Graph, Node
+from provkeep.reading.erased import erased_artifacts, marked
 from provkeep.reading.graphs import edges_of, nodes_of
 from provkeep.reading.traces import Item, Names, Trace, flat, load_trace
 from provkeep.store.base import Store
@@ -98,13 +99,14 @@ class Paths:
         loaded = {trace.tid for trace in traces}
         nodes: dict[str, Node] = {}
         edges: list[Edge] = []
+        taken: list[Edge] = []  # the same thing in an earlier trace
         for trace in traces:
             for node in nodes_of(trace, names, source_of):
                 nodes.setdefault(node.id, node)
             edges.extend(edges_of(trace, source_of))
             for item, (other, number) in self._taken(trace):
                 if other.tid in loaded:
-                    edges.append(
+                    taken.append(
                         Edge(
                             type="derived",
                             cause=other.artifact_id(number),
@@ -112,8 +114,10 @@ class Paths:
                             basis="content" if _by_content(item) else "id",
                         )
                     )
-            edges.extend(self._of_taken_lists(trace, loaded))
-        return Graph(nodes.values(), edges)
+            taken.extend(self._of_taken_lists(trace, loaded))
+        came = {edge.effect: edge.cause for edge in taken if edge.type == "derived"}
+        marked(nodes, erased_artifacts(self._store, traces, came))
+        return Graph(nodes.values(), edges + taken)
 
     def _of_taken_lists(self, trace: Trace, loaded: set[str]) -> Iterator[Edge]:
         """A message of an earlier trace that was met on its own comes from that message there."""

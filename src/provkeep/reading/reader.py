@@ -262,8 +262,7 @@ class Reader:
         whole = self._paths.graph(traces, self._names(traces))
         if focus not in whole.nodes:
             raise UnknownIdError("artifact or run", focus)
-        part = whole.upstream(focus, basis=basis, depth=depth)
-        return self.lineage_type(part, whole, focus)
+        return self.lineage_type(whole, whole, focus).upstream(basis=basis, depth=depth)
 
     def downstream(self, of: str | Node) -> Lineage:
         """What an artifact or run led to, in its trace and in later ones."""
@@ -272,7 +271,7 @@ class Reader:
         whole = self._paths.graph(traces, self._names(traces))
         if focus not in whole.nodes:
             raise UnknownIdError("artifact or run", focus)
-        return self.lineage_type(whole.downstream(focus), whole, focus)
+        return self.lineage_type(whole, whole, focus).downstream()
 
     def _focus(self, of: str | Node | TraceSummary | None) -> str:
         if isinstance(of, Node):
