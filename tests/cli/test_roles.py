@@ -42,6 +42,10 @@ def test_a_reader_opens_with_a_grant_and_is_refused_after_its_revocation(audit, 
     whys = [a["why"] for a in typed("accesses", audit, "--json").json if a["what"] == "refused"]
     assert whys == ["revoked", "no-grant"]
     assert "refused: revoked" in typed("accesses", audit).out
+    refused = typed("accesses", audit, "--what", "refused", "--json").json
+    assert [a["why"] for a in refused] == whys
+    assert typed("accesses", audit, "--what", "reveal").out == "no accesses fit\n"
+    assert typed("accesses", audit, "--what", "everything").code == 2
     assert typed("verify", audit).code == 0
 
 

@@ -30,6 +30,7 @@ from provkeep.errors import (
     UnsealError,
 )
 from provkeep.langchain import ProvenanceHandler
+from provkeep.model import records as r
 from provkeep.model.records import COMPARTMENTS, unb64
 from provkeep.reading import access
 from provkeep.reading.granting import Office, roles
@@ -158,6 +159,30 @@ def test_accesses_are_found_by_run_source_person_and_reader(database: Path) -> N
             assert [a.purpose for a in found] == ["bulk"], which
             assert set(found[0].artifacts) == set(both)
         assert not trail.accesses(person="nobody") and not trail.accesses(actor="dave")
+
+
+def test_accesses_are_found_by_what_was_opened(database: Path) -> None:
+    """The words of the question stand nowhere else in a record, whatever a reader calls himself."""
+    grant(database, "auditor")
+    with provkeep.open(database, as_=ALICE) as trail, pytest.raises(RefusedError):
+        trail.text(purpose='"what":"payload"')
+    with provkeep.open(database, actor='"what":"reveal"') as trail:
+        trail.text(purpose='look, "what":"refused"')
+        node = trail.output()
+        trail.values([node.id, *(d.id for d in trail.graph().of("artifact", "document"))])
+        every = trail.accesses()
+        assert {a.what for a in every} == {"payload", "payloads", "names", "refused"}
+        for what in r.OPENED:
+            assert trail.accesses(what=what) == [a for a in every if a.what == what]
+        assert trail.accesses(what=r.OPENED) == every
+        some = trail.accesses(what=["refused", "payload"])
+        assert some == [a for a in every if a.what in ("refused", "payload")]
+        assert trail.accesses(what=["refused", "payload"], limit=1) == some[:1]
+        assert trail.accesses(what=[]) == []
+        mine = trail.accesses(what="payload", actor='"what":"reveal"', trace=node.trace)
+        assert [a.purpose for a in mine] == ['look, "what":"refused"']
+        with pytest.raises(ValueError, match="refused; got opened"):
+            trail.accesses(what="opened")
 
 
 def test_an_export_is_one_access_that_lists_what_it_opened(database: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from provkeep.cli.output import (
     took,
 )
 from provkeep.cli.pages import command
+from provkeep.model.records import OPENED
 
 if TYPE_CHECKING:
     from provkeep.reading.answers import TraceSummary
@@ -143,6 +144,7 @@ def impact(database: Path, source: str, reader: str | None, as_json: bool) -> No
     "provkeep accesses audit.db",
     "provkeep accesses audit.db --source handbook.pdf",
     "provkeep accesses audit.db --actor alice@example.com --json",
+    "provkeep accesses audit.db --what refused",
 )
 @database
 @click.option("--source", metavar="NAME", help="Only those that opened this document's text.")
@@ -150,6 +152,9 @@ def impact(database: Path, source: str, reader: str | None, as_json: bool) -> No
 @click.option("--actor", metavar="NAME", help="Only those by this reader (a name, or a key's id).")
 @click.option(
     "--person", metavar="NAME", help="Only those of traces of this actor, or about this subject."
+)
+@click.option(
+    "--what", multiple=True, type=click.Choice(OPENED), help="Only these; may be repeated."
 )
 @click.option(
     "--limit",
@@ -166,6 +171,7 @@ def accesses(
     trace: str | None,
     actor: str | None,
     person: str | None,
+    what: tuple[str, ...],
     limit: int,
     reader: str | None,
     as_json: bool,
@@ -180,12 +186,17 @@ def accesses(
     from provkeep.reading.answers import clock
 
     with opened(database, reader) as trail:
-        found = trail.accesses(source=source, trace=trace, actor=actor, person=person, limit=limit)
+        found = trail.accesses(
+            source=source, trace=trace, actor=actor, person=person, what=what or None, limit=limit
+        )
     if as_json:
         say_json([access.to_dict() for access in found])
         return
     if not found:
-        say("no accesses" + (" fit" if source or trace or actor or person else " recorded yet"))
+        say(
+            "no accesses"
+            + (" fit" if source or trace or actor or person or what else " recorded yet")
+        )
         return
     headers = ["RECORD", "AT (UTC)", "READER", "PURPOSE", "WHAT", "TRACE", "PARTS"]
     ids = short_ids([a.trace for a in found if a.trace])

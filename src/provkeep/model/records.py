@@ -45,6 +45,8 @@ LINK: Final = "l"  # [l, tag, artifact, role]: 0 gives, 1 takes
 FINAL: Final = "f"  # [f, output or -1, answer or -1, [payloads of sources that reached it]]
 
 _URL: Final = bytes.maketrans(b"+/", b"-_")
+# What an access opened: one payload, several at once, one shown in a bundle, names, or nothing.
+OPENED: Final = ("payload", "payloads", "reveal", "names", "refused")
 GIVES, TAKES = 0, 1
 TAG_BYTES: Final = 12
 

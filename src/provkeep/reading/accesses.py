@@ -27,6 +27,7 @@ def find(
     trace: bytes | None = None,
     readers: Sequence[bytes] | None = None,
     people: tuple[Sequence[bytes], Sequence[bytes]] | None = None,
+    what: Sequence[str] | None = None,
     limit: int = 1000,
 ) -> list[Access]:
     """Accesses that fit all that is named, newest first.
@@ -38,7 +39,11 @@ def find(
         trace: id of a trace of which something was opened.
         readers: tags and principal ids of one reader.
         people: tags, as subjects and as actors, of whom the opened traces are about or belong to.
+        what: only those that opened this, of ``records.OPENED``.
         limit: at most so many.
+
+    Raises:
+        ValueError: there is no such word.
     """
     joins, where, values = "", [], []
     reach, order = "NULL", "a.seq"
@@ -59,6 +64,12 @@ def find(
         marks = (",".join("?" * len(tags)) for tags in people)
         where.append(f"a.seq IN ({_PERSON.format(*marks)})")
         values += [tag for tags in people for tag in tags]
+    if what is not None:
+        if unknown := sorted(set(what) - set(r.OPENED)):
+            raise ValueError(f"what is of {', '.join(r.OPENED)}; got {', '.join(unknown)}")
+        # Bodies are canonical, so a quotation mark within a string is escaped.
+        where.append("(" + " OR ".join(["instr(r.body, ?)"] * len(what) or ["0"]) + ")")
+        values += [f'"what":"{word}"'.encode() for word in what]
     condition = " WHERE " + " AND ".join(where) if where else ""
     rows = store.query(
         f"SELECT a.seq, r.body, {reach} FROM access a JOIN record r ON r.seq = a.seq"  # noqa: S608  # our own words

@@ -10,7 +10,7 @@ import contextlib
 import getpass
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -369,6 +369,7 @@ class Reader:
         trace: str | None = None,
         actor: str | None = None,
         person: str | None = None,
+        what: str | Sequence[str] | None = None,
         limit: int = 1000,
     ) -> list[Access]:
         """Who opened payloads, or was refused, when and why, newest first.
@@ -379,7 +380,12 @@ class Reader:
             actor: only those by this reader: a name, or a principal's id or public line.
             person: only those that opened something of traces of this actor, or about this
                 subject.
+            what: only these, of ``payload``, ``payloads``, ``reveal``, ``names`` and ``refused``.
             limit: at most so many.
+
+        Raises:
+            ValueError: ``what`` is none of these words.
+            UnknownIdError, AmbiguousIdError: no source or trace, or several, are called so.
         """
         return access_records.find(
             self._store,
@@ -390,6 +396,7 @@ class Reader:
             people=None
             if person is None
             else (self._access.tags("subject", person), self._access.tags("actor", person)),
+            what=[what] if isinstance(what, str) else what,
             limit=limit,
         )
 
