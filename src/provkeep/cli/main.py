@@ -26,7 +26,6 @@ from provkeep.errors import (
 )
 
 FINE: Final = 0
-FINDING: Final = 1
 WRONG_USE: Final = 2
 CANNOT_READ: Final = 3
 INTERRUPTED: Final = 130

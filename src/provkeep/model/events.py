@@ -10,20 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-RUN_KINDS: Final = (
-    "chain",
-    "model",
-    "tool",
-    "retriever",
-    "embedding",
-    "agent",
-    "prompt",
-    "parser",
-    "node",
-    "graph",
-)
-STATUSES: Final = ("ok", "error", "interrupted", "cancelled", "unfinished", "blocked")
-
 RunId = int  # the 128 bits of the framework's UUID
 NOTHING: Final = object()  # "no value passed by", which differs from "None passed by"
 
@@ -45,7 +31,6 @@ class RunStarted:
     session: str | None = None
     tools: tuple[str, ...] = ()  # names of those a model is offered
     call_id: str | None = None  # tool call id that this run answers
-    thread_key: str | None = None  # names a resumable place: equal for an interrupt and its resume
 
 
 @dataclass(slots=True, kw_only=True)

@@ -7,27 +7,18 @@ artifact an Entity, an actor an Agent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
+from provkeep.model import records
+
 NODE_TYPES: Final = ("run", "artifact", "source", "actor")
 ERASED: Final = "erased"  # the status of an artifact or a source whose key was destroyed
 EDGE_TYPES: Final = ("used", "generated", "derived", "member", "informed", "attributed")
-BASES: Final = ("observed", "id", "content", "contained", "structural")
-ARTIFACT_KINDS: Final = (
-    "message",
-    "prompt",
-    "text",
-    "document",
-    "tool_call",
-    "tool_result",
-    "error",
-    "data",
-    "composite",
-    "note",
-)
+BASES: Final = records.BASES
+ARTIFACT_KINDS: Final = records.KINDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,16 +114,10 @@ class Graph:
         """The part of the graph ``node_id`` came from; limits as in :meth:`walk`."""
         return self.part(self.walk(node_id, upstream=True, **limits))
 
-    def downstream(self, node_id: str, **limits: Any) -> Graph:
-        """The part of the graph ``node_id`` led to; limits as in :meth:`walk`."""
-        return self.part(self.walk(node_id, upstream=False, **limits))
-
-    def between(self, cause: str, effect: str) -> Graph:
-        """Every node on a path from ``cause`` to ``effect``; empty when there is none."""
+    def path(self, cause: str, effect: str) -> set[str]:
+        """Ids of every node on a path from ``cause`` to ``effect``; none when there is no path."""
         down = self.walk(cause, upstream=False)
-        return (
-            self.part(down & self.walk(effect, upstream=True)) if effect in down else Graph((), ())
-        )
+        return down & self.walk(effect, upstream=True) if effect in down else set()
 
     def walk(
         self,
@@ -183,10 +168,6 @@ class Graph:
             (n for n in self.nodes.values() if n.id in keep),
             (e for e in self.edges if e.cause in keep and e.effect in keep),
         )
-
-    def where(self, test: Callable[[Node], bool]) -> Graph:
-        """The sub-graph of the nodes for which ``test`` holds, and the edges between them."""
-        return self.part({n.id for n in self.nodes.values() if test(n)})
 
     def of(self, type_: str, *kinds: str) -> Iterator[Node]:
         """Nodes of one type, and of these kinds if any are given, in order of time."""

@@ -134,10 +134,7 @@ class Lineage:
 
     def between(self, cause: Node | str, effect: Node | str) -> Lineage:
         """Every node on a path from one to the other; empty when there is none."""
-        begin, end = node_id(cause), node_id(effect)
-        down = self.whole.walk(begin, upstream=False)
-        path = down & self.whole.walk(end, upstream=True) if end in down else set()
-        return self._part(path, "between")
+        return self._part(self.whole.path(node_id(cause), node_id(effect)), "between")
 
     def filter(
         self, *, type: str | None = None, kind: str | Iterable[str] | None = None

@@ -17,8 +17,6 @@ from provkeep.model import records as r
 from provkeep.reading.lookup import AT_ONCE
 from provkeep.store.base import Store, Transaction
 
-META: Final = r.CLASS_CODE["meta"]
-DOCUMENT: Final = r.CLASS_CODE["document"]
 ALL: Final = frozenset(range(len(r.COMPARTMENTS)))
 MAX_SCANS: Final = 8  # sources looked for one by one; more of them are found in one pass
 

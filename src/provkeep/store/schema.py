@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 APPLICATION_ID: Final = 0x70724B70  # "prKp", PRAGMA application_id
 KEYS_APPLICATION_ID: Final = 0x70724B6B  # "prKk"
 VERSION: Final = 1
-KEYS_VERSION: Final = 1
 
 _V1: Final = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
