@@ -8,6 +8,7 @@ import html
 import json
 import random
 import textwrap
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -21,7 +22,7 @@ from provkeep.recording.containment import (
     quotations,
     short_in,
 )
-from provkeep.recording.tokens import TokenCache, Tokens, decoded
+from provkeep.recording.tokens import TEXT_CHARS, TokenCache, Tokens, decoded
 
 COMMON_WORDS = """
     the of and to in a is that for it as was with be by on not he his but at are this have from
@@ -382,15 +383,35 @@ def test_a_verbatim_match_reads_no_words(monkeypatch):
 
 
 def test_the_cache_of_words_stays_within_its_limit():
-    cache = TokenCache(limit_chars=100)
+    cache = TokenCache(limit_chars=5 * (20 + TEXT_CHARS))
     kept = cache("a" * 20)
     for letter in "bcde":
         cache(letter * 20)
         assert cache("a" * 20) is kept
     cache("f" * 20)
-    assert cache.held_chars == 100
+    assert cache.held_chars == 5 * (20 + TEXT_CHARS)
     assert cache("a" * 20) is kept
-    assert cache("z" * 26) is not cache("z" * 26)  # too large a share to keep
+    assert cache("z" * 80) is not cache("z" * 80)  # too large a share to keep
     for letter in "ghijk":
         cache(letter * 20)
     assert cache("a" * 20) is not kept
+
+
+def test_many_short_texts_cost_what_the_cache_may_hold_and_no_more():
+    """Questions of a few words would fill memory long before they fill a count of characters."""
+    cache = TokenCache(limit_chars=100_000)
+    asked = [f"Where is order {i}?" for i in range(2_000)]
+    for text in asked:
+        cache(text)
+    kept = sum(text in cache._tokens for text in asked)
+    assert 400 < kept < 500
+    tracemalloc.start()
+    try:
+        more = [f"And where is order {i}, then?" for i in range(2_000)]
+        before = tracemalloc.get_traced_memory()[0]
+        for text in more:
+            _ = len(cache(text).starts)
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert held < 10 * 100_000

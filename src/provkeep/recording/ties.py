@@ -14,7 +14,7 @@ from provkeep.model.records import GIVES
 from provkeep.sealing.keyring import fingerprint
 from provkeep.store.base import Store
 
-REMEMBERED: Final = 65_536  # fingerprints kept in memory, of each kind
+REMEMBERED: Final = 16_384  # fingerprints kept in memory, of each kind; about 4 MB each
 LOOKED_UP: Final = 400  # prefixes of one list that are looked up in the store
 
 Items = Sequence[tuple[Any, str]]  # content key of a message; its id where it is an answer

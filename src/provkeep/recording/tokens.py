@@ -32,8 +32,11 @@ MAX_WORDS: Final = 200_000
 MAX_PLACES: Final = 16
 """Places of one shingle, or of one text, in a target that are told apart."""
 
-CACHE_CHARS: Final = 8_000_000
+CACHE_CHARS: Final = 4_000_000
 """Characters of texts whose words are kept; about five bytes of memory for each."""
+
+TEXT_CHARS: Final = 200
+"""What a text costs besides its characters, in characters: a question is mostly this."""
 
 # What one comparison may cost on hostile input; an ordinary one needs a thousandth of it.
 _MAX_CANDIDATES: Final = 200_000
@@ -324,7 +327,7 @@ def _equal_before(a: array[int], i: int, b: array[int], j: int) -> int:
 class TokenCache:
     """Words of texts that come again and again, the least recently used dropped first.
 
-    Bounded by the total length of its texts; safe to share between threads.
+    Bounded by what its texts cost; safe to share between threads.
     """
 
     def __init__(self, limit_chars: int = CACHE_CHARS) -> None:
@@ -335,7 +338,7 @@ class TokenCache:
 
     @property
     def held_chars(self) -> int:
-        """Total characters of the texts held."""
+        """What the texts held cost: their characters, and ``TEXT_CHARS`` for each."""
         return self._held
 
     def __call__(self, text: str) -> Tokens:
@@ -345,13 +348,14 @@ class TokenCache:
                 self._tokens.move_to_end(text)
                 return tokens
         tokens = Tokens(text)
-        if len(text) > self._limit // 4:  # one huge text must not push out all others
+        cost = len(text) + TEXT_CHARS
+        if cost > self._limit // 4:  # one huge text must not push out all others
             return tokens
         with self._lock:
             if text not in self._tokens:
                 self._tokens[text] = tokens
-                self._held += len(text)
+                self._held += cost
             while self._held > self._limit:
                 dropped, _ = self._tokens.popitem(last=False)
-                self._held -= len(dropped)
+                self._held -= len(dropped) + TEXT_CHARS
         return tokens
