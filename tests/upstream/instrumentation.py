@@ -2,9 +2,9 @@
 
     python tests/upstream/instrumentation.py [folder]
 
-Fetches the source distribution of the installed release and runs its tests twice, without and with
-a recorder that listens to every dispatcher the tests make. Prints which outcomes differ. Needs the
-network once, so nothing else runs it.
+Runs the tests of the installed release twice, without and with a recorder that listens to every
+dispatcher the tests make, and prints which outcomes differ. Fetches its source distribution when it
+is not in the folder. `make test` runs it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
+
+from fetch import sdist
 
 PACKAGE = "llama-index-instrumentation"
 PLUGIN = """
@@ -67,16 +68,14 @@ TIMED = "tests/test_dispatcher.py::test_aevent_concurrent_handlers"  # asserts w
 
 def main() -> int:
     """Return 1 when the recorder changes an outcome."""
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp()).resolve()
-    release = f"{PACKAGE}=={version(PACKAGE)}"
-    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", PACKAGE]
-    subprocess.run([*pip, "-d", str(folder), release], check=True)
-    (archive,) = folder.glob("llama_index_instrumentation-*.tar.gz")
-    with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
-    source = folder / archive.name.removesuffix(".tar.gz")
-    (folder / "provkeep_on.py").write_text(PLUGIN)
-    failed = [outcomes(source, *options) for options in ((), ("-p", "provkeep_on"))]
+    folder = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else None
+    with tempfile.TemporaryDirectory() as work:
+        archive = sdist(PACKAGE, folder or Path(work))
+        with tarfile.open(archive) as packed:
+            packed.extractall(work, filter="data")
+        source = Path(work, archive.name.removesuffix(".tar.gz"))
+        Path(work, "provkeep_on.py").write_text(PLUGIN)
+        failed = [outcomes(source, *options) for options in ((), ("-p", "provkeep_on"))]
     changed = failed[0] ^ failed[1]
     sys.stdout.write("".join(f"differs: {name}\n" for name in sorted(changed)))
     return 1 if changed else 0

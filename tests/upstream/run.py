@@ -2,9 +2,9 @@
 
     python tests/upstream/run.py [folder]
 
-Fetches the source distribution of the installed langchain-core and runs its tests twice in an
-environment of their own, without and with a recorder installed for the whole process. Prints which
-outcomes differ. Needs the network and some minutes, so nothing else runs it.
+Runs the tests of the installed langchain-core twice in an environment of their own, without and
+with a recorder installed for the whole process, and prints which outcomes differ. Fetches its
+source distribution when it is not in the folder. Takes minutes: `make upstream`, not `make test`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import sys
 import tarfile
 import tempfile
 import venv
-from importlib.metadata import version
 from pathlib import Path
+
+from fetch import sdist
 
 NEEDS = (
     "blockbuster<1.6 freezegun grandalf pytest-benchmark pytest-codspeed pytest-mock"
@@ -40,11 +41,12 @@ EXPECTED = {"tests/unit_tests/runnables/test_config.py::test_merge_config_callba
 
 def main() -> int:
     """Return 1 when the recorder changes an outcome."""
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp()).resolve()
-    release = f"langchain-core=={version('langchain-core')}"
-    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", "langchain-core"]
-    subprocess.run([*pip, "-d", str(folder), release], check=True)
-    (archive,) = folder.glob("langchain_core-*.tar.gz")
+    kept = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else None
+    with tempfile.TemporaryDirectory() as work:
+        return _compared(sdist("langchain-core", kept or Path(work)), Path(work))
+
+
+def _compared(archive: Path, folder: Path) -> int:
     with tarfile.open(archive) as packed:
         packed.extractall(folder, filter="data")
     source = folder / archive.name.removesuffix(".tar.gz")
@@ -53,10 +55,8 @@ def main() -> int:
     (site,) = (folder / "env" / "lib").glob("python*/site-packages")
     ours = [p for p in sys.path if p.endswith("site-packages")]
     (site / "ours.pth").write_text("\n".join([*ours, str(Path("src").resolve())]))
-    subprocess.run([str(python), "-m", "pip", "install", "-q", *NEEDS.split()], check=True)
-    subprocess.run(
-        [str(python), "-m", "pip", "install", "-q", "--no-deps", "langchain-tests<2"], check=True
-    )
+    for packages in (NEEDS.split(), ["--no-deps", "langchain-tests<2"]):
+        subprocess.run([str(python), "-m", "pip", "install", "-q", *packages], check=True)
     (folder / "provkeep_on.py").write_text(PLUGIN)
     failed = [outcomes(python, source, *options) for options in ((), ("-p", "provkeep_on"))]
     changed = (failed[0] ^ failed[1]) - EXPECTED
