@@ -2,10 +2,13 @@
 
 import datetime as dt
 import json
+from dataclasses import replace
 
 import pytest
 
 from provkeep.cli.grants import until_us
+from provkeep.reading import granting
+from provkeep.sealing.grants import GRANT_ID_BYTES
 
 HOUR_US = 3_600_000_000
 
@@ -119,3 +122,18 @@ def test_accesses_are_asked_by_person(audit, typed, alice):
     words = ["accesses", audit, "--person", "alice@example.com", "--json"]
     assert [a["purpose"] for a in typed(*words).json] == ["look"]
     assert typed("accesses", audit, "--person", "nobody").out == "no accesses fit\n"
+
+
+@pytest.mark.parametrize("begin", [b"\xf8", b"\xfb\xe0", b"\xff"], ids=["-", "--", "_"])
+def test_a_grant_whose_id_begins_with_a_dash_is_revoked_by_it(
+    audit, typed, alice, monkeypatch, begin
+):
+    """Ids are base64url, so one in 64 looks like an option."""
+    made = granting.new_terms
+    fixed = begin.ljust(GRANT_ID_BYTES, b"\x01")
+    monkeypatch.setattr(granting, "new_terms", lambda *a, **k: replace(made(*a, **k), id=fixed))
+    name = grant(typed, audit, alice)
+    assert typed("revoke", audit, name[:6], "--reason", "done", "--yes").code == 0
+    (listed,) = typed("grants", audit, "--json").json
+    assert (listed["id"], listed["status"]) == (name, "revoked")
+    assert typed("revoke", audit, name[:6], "--resaon", "done", "--yes").code == 2

@@ -115,6 +115,7 @@ def grant(
     "Take a grant back.",
     'provkeep revoke audit.db Zm9vYmFy --reason "left the team"',
     "provkeep revoke audit.db Zm9vYmFy --reason p --yes --admin admin.json --json",
+    dashes=True,
 )
 @database
 @click.argument("wanted", metavar="GRANT")

@@ -66,12 +66,20 @@ def command(
     short: str,
     *examples: str,
     terms: tuple[str, Sequence[tuple[str, str]]] | None = None,
+    dashes: bool = False,
 ) -> Callable[[Callable[..., Any]], click.Command]:
-    """Make a function a command: ``short`` stands in the list of commands."""
+    """Make a function a command: ``short`` stands in the list of commands.
+
+    With ``dashes`` an argument may begin with one, as an id in base64 does once in 64 times.
+    """
 
     def decorate(function: Callable[..., Any]) -> click.Command:
-        return click.command(cls=Command, short_help=short, examples=examples, terms=terms)(
-            function
-        )
+        return click.command(
+            cls=Command,
+            short_help=short,
+            examples=examples,
+            terms=terms,
+            context_settings={"ignore_unknown_options": dashes},
+        )(function)
 
     return decorate
