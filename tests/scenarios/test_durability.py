@@ -242,6 +242,8 @@ def test_a_lock_that_passes_is_waited_for(tmp_path, monkeypatch):
 
     def refuse(outbox, error):
         kept(outbox, error)
+        if outbox is not recorder._writer._outbox:
+            return  # a recorder of another test that still waits for its file
         refused.append(error)
         if lock.in_transaction:
             lock.rollback()

@@ -275,6 +275,12 @@ class Link:
             self._closed = True
             self.suspend()
 
+    def __del__(self) -> None:
+        """Release the file: what still had something to write is forgotten without a ``close``."""
+        conn = getattr(self, "_conn", None)
+        if conn is not None:
+            conn.close()
+
 
 _links: weakref.WeakSet[Link] = weakref.WeakSet()
 _forking = threading.RLock()  # several threads may fork at once
