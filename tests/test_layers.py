@@ -39,7 +39,13 @@ FOREIGN: dict[tuple[str, ...], tuple[str, ...]] = {
     ("langchain", "langgraph"): ("langchain/", "demo/"),  # the demo records a real chain
     ("llama_index",): ("llamaindex/", "demo/"),
     ("sqlite3", "sqlite_utils", "aiosqlite", "psycopg"): ("store/",),
-    ("cryptography",): ("sealing/", "tlog/checkpoint", "tlog/cosignature", "tlog/timestamp"),
+    ("cryptography",): (
+        "sealing/",
+        "tlog/checkpoint",
+        "tlog/cosignature",
+        "tlog/mldsa",
+        "tlog/timestamp",
+    ),
     ("rfc3161_client",): ("tlog/timestamp",),
 }
 PREFIXES = ("langchain", "langgraph", "llama_index", "psycopg")  # langchain_core, psycopg2, …

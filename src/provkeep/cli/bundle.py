@@ -173,7 +173,7 @@ def _say(file: Path, report: BundleReport, *, show: bool) -> None:
 
 def _key(wanted: str | None) -> str | None:
     """A public key given as itself or as a file."""
-    from provkeep.tlog.checkpoint import LogPublicKey
+    from provkeep.tlog.mldsa import read_keys
 
     if wanted is None:
         return None
@@ -181,7 +181,7 @@ def _key(wanted: str | None) -> str | None:
     try:
         if "+" not in wanted or Path(wanted).is_file():
             text = Path(wanted).read_text(encoding="utf-8").strip()
-        return "\n".join(LogPublicKey.from_vkey(line).vkey() for line in text.split("\n"))
+        return read_keys(text).vkeys()
     except (OSError, ValueError, CheckpointError) as error:
         raise click.BadParameter(
             f"{wanted} is neither a public key (origin+id+base64) nor a file that holds one",

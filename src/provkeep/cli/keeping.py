@@ -22,6 +22,7 @@ from provkeep.cli.output import (
 from provkeep.cli.pages import command
 from provkeep.errors import KeyFileError
 
+LOG_SUITES: Final = ("ed25519", "hybrid")
 CANNOT_READ: Final = frozenset({"newer", "unreadable"})  # findings that say nothing of the record
 PROTECTS_WRITE_ONLY: Final = (
     "whoever gets this machine reads nothing that was recorded before, and can record falsely from"
@@ -37,6 +38,7 @@ PROTECTS: Final = (
     "provkeep init audit.db",
     "PROVKEEP_HOME=/mnt/usb/keys provkeep init audit.db",
     "provkeep init audit.db --recipients recipients.json",
+    "provkeep init audit.db --log-suite hybrid",
 )
 @database
 @click.option(
@@ -47,8 +49,16 @@ PROTECTS: Final = (
     " this machine records and cannot read.",
 )
 @suite_option
+@click.option(
+    "--log-suite",
+    type=click.Choice(LOG_SUITES),
+    default=LOG_SUITES[0],
+    show_default=True,
+    help="hybrid: the log signs each checkpoint with ML-DSA-44 beside Ed25519, against whoever"
+    " forges with a quantum computer.",
+)
 @as_json
-def init(database: Path, recipients: Path | None, suite: str, as_json: bool) -> int:
+def init(database: Path, recipients: Path | None, suite: str, log_suite: str, as_json: bool) -> int:
     """Make a new DATABASE with its keys.
 
     Recording makes it on first use as well; this does it ahead and says where the keys are.
@@ -64,12 +74,13 @@ def init(database: Path, recipients: Path | None, suite: str, as_json: bool) -> 
         raise click.UsageError(
             "--suite is for keys that are made here; --recipients brings its own"
         )
-    store = open_for_recording(database, recipients=named, suite=SUITES[suite])
+    store = open_for_recording(database, recipients=named, suite=SUITES[suite], log_suite=log_suite)
     signed = store.config.signed
     admin = None if signed is None else b64encode(signed.admin).decode()
     protects = PROTECTS if named is None else PROTECTS_WRITE_ONLY
     created, problem = store.created, store.pin_problem
     keys, origin, key = store.pin.parent, store.config.origin, store.log_key.public.vkey()
+    second = None if store.log_key.second is None else store.log_key.second.public.vkey()
     store.close()
     if as_json:
         say_json(
@@ -80,6 +91,7 @@ def init(database: Path, recipients: Path | None, suite: str, as_json: bool) -> 
                 "pin": str(store.pin),
                 "origin": origin,
                 "log_key": key,
+                "second_key": second,
                 "problem": problem,
                 "admin": admin,
                 "protects": protects,
@@ -88,6 +100,8 @@ def init(database: Path, recipients: Path | None, suite: str, as_json: bool) -> 
     else:
         say(f"made {database}" if created else f"{database} is there already; nothing was changed")
         say(f"keys and pin (mode 0600): {keys}")
+        if second is not None:
+            say("its checkpoints bear two signatures, Ed25519 and ML-DSA-44: log.pub has both keys")
         if named is not None:
             say(f"it seals to keys that this admin signed: {admin}")
         say(f"{protects}; lose the keys and nobody reads it: back them up apart from it")

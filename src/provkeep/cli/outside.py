@@ -11,9 +11,10 @@ import click
 from provkeep.cli.keeping import public_key
 from provkeep.cli.output import as_json, complain, database, progress, say, say_json
 from provkeep.cli.pages import command
-from provkeep.errors import KeyFileError, PinError, PinMismatchError
+from provkeep.errors import CheckpointError, KeyFileError, PinError, PinMismatchError
 from provkeep.tlog.checkpoint import LogPublicKey
 from provkeep.tlog.heads import View, check_head, check_pin, fresh_pin
+from provkeep.tlog.mldsa import SecondPublicKey, read_keys, verify_second
 from provkeep.tlog.pin import Pin, read_pin, write_pin
 from provkeep.tlog.tiles import export_tiles
 
@@ -30,7 +31,9 @@ def trusted_key(database: Path, given: str | None) -> tuple[LogPublicKey, Path |
 
     Raises:
         KeyFileError: nobody said which key it is, and the configuration does not know it either.
-        CheckpointError: what was given is no key.
+        CheckpointError: what was given is no key; or a second key is known, and it did not sign
+            the newest checkpoint.
+        LogKeyError: one is known, and the installed cryptography cannot check with it.
     """
     from provkeep.sealing.home import find_by_path, log_public, pin_path
     from provkeep.store.sqlite import SqliteStore
@@ -42,12 +45,24 @@ def trusted_key(database: Path, given: str | None) -> tuple[LogPublicKey, Path |
             store_id = store.store_id
     if said is None:
         said = log_public(store_id)
-    keys = said.strip("\n").split("\n")  # the oldest first; the last one signs
-    public = LogPublicKey.from_vkey(keys[-1])
+    known = read_keys(said)
+    if not known.ed25519:
+        raise CheckpointError(database.name, "a second key alone was given; name the first, too")
+    public, keys = known.ed25519[-1], known.vkeys().split("\n")  # the last one signs
+    if known.second is not None:
+        _require_second(database, public, known.second)
     with contextlib.suppress(PinError, KeyFileError):
         if read_pin(pin_path(store_id)).vkey not in {*keys, *_ours(log_public(store_id), keys)}:
             return public, None  # somebody else's log
     return public, pin_path(store_id)
+
+
+def _require_second(database: Path, public: LogPublicKey, second: SecondPublicKey) -> None:
+    """Did both keys sign the newest head?"""
+    from provkeep.store.sqlite import SqliteStore
+
+    with contextlib.closing(SqliteStore(database, read_only=True)) as store:
+        verify_second(View(store.query).newest_head(public).note, second)
 
 
 def _ours(known: str, given: list[str]) -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from provkeep.errors import CheckpointError, ProofError
+from provkeep.errors import CheckpointError, LogKeyError, ProofError
 from provkeep.export.bundle import Bundle
 from provkeep.model.records import LOG_KEY
 from provkeep.reading import shapes
@@ -13,6 +14,7 @@ from provkeep.reading.findings import Findings
 from provkeep.tlog.checkpoint import Checkpoint, LogPublicKey
 from provkeep.tlog.keychain import KeyChain, Rotation
 from provkeep.tlog.merkle import check_consistency
+from provkeep.tlog.mldsa import LogKeys, SecondPublicKey, read_keys
 from provkeep.tlog.pin import Pin
 
 
@@ -22,6 +24,7 @@ class Signers:
 
     chain: KeyChain
     rotations: tuple[Rotation, ...] = ()
+    second: SecondPublicKey | None = None  # signs each checkpoint besides
 
     def check(self, bundle: Bundle, head: Checkpoint, out: Findings) -> None:
         """Does the signed tree begin with what each replaced key had signed?"""
@@ -49,7 +52,8 @@ def find_signers(
         pin: likewise.
         out: gets what does not fit.
     """
-    given = _given(key, pin, out)
+    known = _given(key, pin, out)
+    given = known.ed25519
     if not given:
         return None
     bodies = {each.seq: shapes.parse(each.body) for each in bundle.records}
@@ -62,27 +66,33 @@ def find_signers(
         except CheckpointError as error:
             out.error("key-rotation", f"record {seq}", error.problem)
     _hold_against(chain, given, pin, out)
-    return Signers(chain, tuple(rotations))
+    return Signers(chain, tuple(rotations), known.second)
 
 
-def _given(key: LogPublicKey | str | None, pin: Pin | None, out: Findings) -> list[LogPublicKey]:
+def _given(key: LogPublicKey | str | None, pin: Pin | None, out: Findings) -> LogKeys:
     """The keys that the caller trusts, the log's first in front."""
     if key is None and pin is None:
         sentence = "name the log's public key (log.pub), or a pin, which holds it"
         out.error("no-key", "public key", sentence)
-        return []
+        return LogKeys(())
     try:
-        lines = key.strip("\n").split("\n") if isinstance(key, str) else []
-        given = [LogPublicKey.from_vkey(line) for line in lines]
+        given = read_keys(key) if isinstance(key, str) else LogKeys((key,) if key else ())
     except CheckpointError as error:
         out.error("no-key", "public key", f"the one that was given is none: {error.problem}")
-        return []
-    if isinstance(key, LogPublicKey):
-        given = [key]
+        return LogKeys(())
+    except LogKeyError as error:
+        out.error("no-key", "public key", error.problem)
+        return LogKeys(())
     if pin is None:
         sentence = "that the key signed no other history is not shown; a pin would show it"
         out.warning("unpinned", "pin", sentence)
-    return given or ([] if pin is None else [LogPublicKey.from_vkey(pin.vkey)])
+    if given.ed25519:
+        return given
+    if pin is None:
+        sentence = "a second key alone was given: name the log's Ed25519 key (type 1), or a pin"
+        out.error("no-key", "public key", sentence)
+        return given
+    return LogKeys((LogPublicKey.from_vkey(pin.vkey),), given.second)
 
 
 def _first(fields: Any) -> LogPublicKey | None:
@@ -93,7 +103,7 @@ def _first(fields: Any) -> LogPublicKey | None:
 
 
 def _hold_against(
-    chain: KeyChain, given: list[LogPublicKey], pin: Pin | None, out: Findings
+    chain: KeyChain, given: Sequence[LogPublicKey], pin: Pin | None, out: Findings
 ) -> None:
     """Is what the caller trusts among the keys that signed, each in its time?"""
     keys = chain.keys

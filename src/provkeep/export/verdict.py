@@ -32,6 +32,7 @@ from provkeep.tlog.checkpoint import (
     verify_checkpoint,
 )
 from provkeep.tlog.merkle import check_consistency, leaf_hash, root_from_inclusion_proof
+from provkeep.tlog.mldsa import verify_second
 from provkeep.tlog.pin import Pin, read_pin
 
 _MARKS: Final = (b"t", b"j")  # a plaintext is a text or JSON
@@ -49,7 +50,7 @@ def verify_bundle(
         source: the file, or the document already parsed.
         key: the log's public key, one line (``log.pub``), or all its keys, a line each, the
             oldest first; by default the pin's. Without either nothing is believed, and the report
-            is falsy.
+            is falsy. With a line of type 6, its second key must have signed the checkpoint too.
         pin: a remembered state of the log, or its file; that the log began so is then proved too.
 
     Raises:
@@ -158,6 +159,11 @@ class _Check:
                 same = head.origin == public.origin and signed
                 code = "checkpoint-signature" if same else "checkpoint-unknown-signer"
                 out.error(code, "checkpoint", error.problem)
+        if self._signers is not None and self._signers.second is not None:
+            try:
+                verify_second(note, self._signers.second)
+            except CheckpointError as error:
+                out.error("checkpoint-signature", "checkpoint", error.problem)
         return head
 
     def _pinned(self, head: Checkpoint) -> bool:

@@ -30,6 +30,7 @@ from provkeep.store.keyfile import KeyFile, keys_path
 from provkeep.store.sqlite import SqliteStore
 from provkeep.tlog.checkpoint import LogKey
 from provkeep.tlog.log import Log
+from provkeep.tlog.mldsa import log_key
 
 LISTED: Final = 500  # artifacts, and sources, in one record; more of them take several
 REFUSED: Final = "refused"
@@ -57,7 +58,7 @@ class Desk:
             fingerprint_key=config.fingerprint_key,
             old_fingerprint_keys=tuple(load_retired(config.store_id).fingerprints),
             origin=config.origin,
-            log_key=LogKey.from_seed(config.origin, config.log_seed),
+            log_key=log_key(config.origin, config.log_seed, config.log_second_seed),
         )
 
 
@@ -123,7 +124,8 @@ class Appender:
         desk = self.desk()
         if desk.origin is None:
             return []
-        return [LogKey.from_seed(desk.origin, seed) for seed in log_seeds(desk.store_id)]
+        second = None if desk.log_key is None else desk.log_key.second
+        return [LogKey.from_seed(desk.origin, seed, second) for seed in log_seeds(desk.store_id)]
 
     def open(self) -> KeyFile:
         """Open both files for writing; reading makes no file that is not there."""

@@ -708,7 +708,7 @@ class Reader:
         return find_by_path(self.path) or self._store.store_id
 
     def log_key(self) -> str | None:
-        """The log's public key (one line) as the user's configuration has it, if it has."""
+        """The log's public keys (``log.pub``) as the user's configuration has them, if it has."""
         with contextlib.suppress(KeyFileError, OSError):
             return log_public(self._identity())
         return None

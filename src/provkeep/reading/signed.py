@@ -16,6 +16,7 @@ from provkeep.reading.frozen import FrozenStore
 from provkeep.reading.tree import Regrown
 from provkeep.tlog.checkpoint import Checkpoint, LogPublicKey, parse_checkpoint, verify_checkpoint
 from provkeep.tlog.keychain import KeyChain
+from provkeep.tlog.mldsa import SecondPublicKey, verify_second
 from provkeep.tlog.pin import Pin
 
 
@@ -25,6 +26,7 @@ class Trust:
 
     public: LogPublicKey | None = None  # the log's key, or its first
     later: tuple[LogPublicKey, ...] = ()  # keys it is known to have changed to
+    second: SecondPublicKey | None = None  # signs every checkpoint besides
     pin: Pin | None = None
 
 
@@ -155,6 +157,13 @@ class Signed:
                     problem = f"key {key_id.hex()} signed it, which record {at} had replaced"
             self._out.error(code, f"checkpoint {stated.size}", problem)
             return None
+        if self._trust.second is not None:
+            try:
+                verify_second(note, self._trust.second)
+            except CheckpointError as error:
+                place = f"checkpoint {stated.size}"
+                self._out.error("checkpoint-signature", place, error.problem)
+                return None
         return True
 
     def _stated(self) -> Iterator[tuple[Checkpoint, str]]:

@@ -18,6 +18,7 @@ from provkeep.errors import (
     AnchorError,
     AnchorFileError,
     CheckpointError,
+    LogKeyError,
     NotAProvkeepFileError,
     PinError,
     ProofError,
@@ -34,6 +35,7 @@ from provkeep.reading.since import NewIndex
 from provkeep.reading.tree import Regrown
 from provkeep.tlog.anchorbook import AnchorBook, read_book
 from provkeep.tlog.checkpoint import LogPublicKey
+from provkeep.tlog.mldsa import read_keys
 from provkeep.tlog.pin import Pin, read_pin
 
 __all__ = ["CODES", "Finding", "Report", "verify"]
@@ -57,7 +59,8 @@ def verify(
             an older copy, or a log signed anew with a stolen key, cannot be told.
         public: the log's public key, as an object or as its one line; by default the pin's.
             Without either nothing is believed, and the report is falsy. Of a log that changed its
-            key, the first; more lines are keys that it is known to have changed to.
+            key, the first; more lines are keys that it is known to have changed to. A line of
+            type 6 is its second key, which must have signed every checkpoint too.
         anchors: which anchors there are and how to check them, or the file that says so. Proofs
             that stand in the store prove nothing without it.
         since: look at the records after the pin only, in time proportional to them. What came
@@ -184,11 +187,13 @@ def _trust(pin: Pin | Path | None, public: LogPublicKey | str | None, out: Findi
     trust = Trust()
     if isinstance(public, str):
         try:
-            first, *later = public.strip("\n").split("\n")
-            trust.public = LogPublicKey.from_vkey(first)
-            trust.later = tuple(map(LogPublicKey.from_vkey, later))
+            given = read_keys(public)
+            trust.public, *later = given.ed25519 or (None,)
+            trust.later, trust.second = tuple(k for k in later if k is not None), given.second
         except CheckpointError as error:
             out.error("no-key", "public key", f"the one that was given is none: {error.problem}")
+        except LogKeyError as error:
+            out.error("no-key", "public key", error.problem)
     else:
         trust.public = public
     if isinstance(pin, Pin):
@@ -201,7 +206,7 @@ def _trust(pin: Pin | Path | None, public: LogPublicKey | str | None, out: Findi
     if trust.pin is None:
         sentence = "an older copy, or a log signed anew with a stolen key, would not show"
         out.warning("unpinned", "pin", sentence)
-    elif trust.public is None and public is None:
+    elif trust.public is None and not out.has("no-key"):
         trust.public = LogPublicKey.from_vkey(trust.pin.vkey)
     if trust.public is None and not out.has("no-key"):
         sentence = "name the log's public key (log.pub), or a pin, which holds it"

@@ -18,6 +18,7 @@ from typing import Any
 from provkeep.errors import (
     CheckpointError,
     KeyFileError,
+    LogKeyError,
     PinError,
     RecipientsError,
     StoreError,
@@ -43,6 +44,7 @@ from provkeep.store.naming import naming_bodies
 from provkeep.store.sqlite import SqliteStore
 from provkeep.tlog.checkpoint import LogKey, verify_checkpoint
 from provkeep.tlog.log import Log, root_at
+from provkeep.tlog.mldsa import ED25519, HYBRID, LOG_SUITES, SecondKey, log_key, second_lines
 from provkeep.tlog.pin import Pin, read_pin, write_pin
 
 log = logging.getLogger("provkeep")
@@ -74,6 +76,7 @@ def open_for_recording(
     busy_ms: int = PATIENT_MS,
     recipients: SignedRecipients | None = None,
     suite: str = SUITE,
+    log_suite: str = ED25519,
 ) -> Opened:
     """Open the store at ``path``, making it and its keys if there is none.
 
@@ -82,19 +85,25 @@ def open_for_recording(
         busy_ms: how long a write waits for another process's lock, in milliseconds.
         recipients: seal to these public keys; of a store that is there, they must be its own.
         suite: of the keys, where they are made here.
+        log_suite: ``hybrid`` lets a new log sign its checkpoints with ML-DSA-44 as well. A log that
+            is there keeps what it has.
 
     Raises:
+        LogKeyError: ``hybrid`` was asked for, and the log that is there has no second key, or the
+            installed cryptography has no ML-DSA.
         RecipientsError: the public keys are not those that the pinned admin signed.
         StoreError: the file is not ours, newer, read-only or locked.
         KeyFileError: the keys of this store are missing, unreadable or open to others.
     """
+    if log_suite not in LOG_SUITES:
+        raise ValueError(f"a log's suites are {', '.join(LOG_SUITES)}; got {log_suite!r}")
     where = Path(path).absolute()
     lost = _lost(where) if _is_gone(where) else None
     # Making a store waits as long as it takes: several processes may begin at once.
     store = SqliteStore(where, busy_ms=PATIENT_MS)
     keys: KeyFile | None = None
     try:
-        created = not store.store_id and _claim(store, where, recipients, suite)
+        created = not store.store_id and _claim(store, where, recipients, suite, log_suite)
         config = load_recorder_config(store.store_id)
         if recipients is not None and config.recipients != recipients.recipients:
             raise RecipientsError("this store was made for others; it keeps sealing to those")
@@ -103,11 +112,14 @@ def open_for_recording(
             store=store,
             keys=keys,
             log=Log(store),
-            log_key=LogKey.from_seed(config.origin, config.log_seed),
+            log_key=log_key(config.origin, config.log_seed, config.log_second_seed),
             config=config,
             pin=pin_path(store.store_id),
             created=created,
         )
+        if log_suite == HYBRID and opened.log_key.second is None:
+            problem = "it began without a second key and goes on so; begin a new database for one"
+            raise LogKeyError(config.origin, problem)
         settle_key(opened)
         if not opened.pin.exists():
             _begin(opened, lost)
@@ -128,7 +140,12 @@ def open_for_recording(
 def signing_keys(opened: Opened) -> list[LogKey]:
     """The keys of this log on this host: after a change of keys by another process, the new one."""
     seeds = log_seeds(opened.store.store_id)
-    return [LogKey.from_seed(opened.config.origin, seed) for seed in seeds]
+    return [_key(opened, seed) for seed in seeds]
+
+
+def _key(opened: Opened, seed: bytes) -> LogKey:
+    """A key of this log; its second key is the same beside all of them."""
+    return LogKey.from_seed(opened.config.origin, seed, opened.log_key.second)
 
 
 def sign(opened: Opened) -> Pin:
@@ -150,20 +167,22 @@ def settle_key(opened: Opened) -> None:
     if found is not None:
         with opened.store.transaction() as tx:
             note = tx.newest_checkpoint()
-        key = LogKey.from_seed(opened.config.origin, found[0])
+        key = _key(opened, found[0])
         with contextlib.suppress(CheckpointError):
             verify_checkpoint(note or "", key.public)
             finish_log_key(opened.store.store_id)
     opened.config = load_recorder_config(opened.store.store_id)
-    opened.log_key = LogKey.from_seed(opened.config.origin, opened.config.log_seed)
+    opened.log_key = _key(opened, opened.config.log_seed)
 
 
 def _claim(
-    store: SqliteStore, where: Path, recipients: SignedRecipients | None, suite: str
+    store: SqliteStore, where: Path, recipients: SignedRecipients | None, suite: str, log_suite: str
 ) -> bool:
     """Make keys and give the file its identity, unless another process is first."""
     proposed = secrets.token_bytes(16)
-    key = LogKey.generate(default_origin(proposed))
+    origin = default_origin(proposed)
+    second = SecondKey.generate(origin) if log_suite == HYBRID else None
+    key = LogKey.generate(origin, second)
     create_store_home(
         proposed,
         key.public.origin,
@@ -172,6 +191,7 @@ def _claim(
         log_vkey=key.public.vkey(),
         recipients=recipients,
         suite=suite,
+        log_second=None if second is None else (second.seed(), second.public.vkey()),
     )
     if store.claim(proposed) == proposed:
         return True
@@ -190,6 +210,8 @@ def _begin(opened: Opened, lost: Pin | None) -> None:
         "recipients": opened.config.recipients.to_json(),
         "at": time.time_ns() // 1000,
     }
+    if opened.log_key.second is not None:  # for information: what is believed is in log.pub
+        body["second"] = opened.log_key.second.public.vkey()
     if opened.config.signed is not None:
         body |= opened.config.signed.fields()
     if lost is not None:  # a log that began where another one was says so for good
@@ -257,8 +279,14 @@ def _disagreement(opened: Opened, tx: Transaction, pin: Pin) -> str | None:
     """What keeps this log from being a continuation of what is pinned, or None."""
     if pin == opened.trusted:
         return None  # the log itself notices when what it has seen is exchanged
-    if pin.vkey not in log_public(opened.store.store_id).split("\n"):
+    public, second = log_public(opened.store.store_id), opened.log_key.second
+    if pin.vkey not in public.split("\n"):
         return "the pin remembers another log key than the recorder has; run `provkeep verify`"
+    if second_lines(public) != ([] if second is None else [second.public.vkey()]):
+        return (
+            "recorder.json does not hold the second key that log.pub names, or log.pub does not"
+            " name it; restore them from a copy"
+        )
     try:
         if root_at(tx, pin.size) != pin.root:
             return "the log does not begin with what the pin remembers; run `provkeep verify`"

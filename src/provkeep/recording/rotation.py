@@ -55,7 +55,7 @@ def rotate_log_key(path: str | os.PathLike[str]) -> Rotated:
     try:
         if opened.pin_problem is not None:
             raise LogKeyError(opened.config.origin, opened.pin_problem)
-        new = LogKey.generate(opened.config.origin)
+        new = LogKey.generate(opened.config.origin, opened.log_key.second)
         begin_log_key(opened.store.store_id, new.seed(), new.public.vkey())
         at = time.time_ns() // 1000
         others = signing_keys(opened)

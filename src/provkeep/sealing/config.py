@@ -23,10 +23,12 @@ class RecorderConfig:
     fingerprint_key: bytes = field(repr=False)  # 32 bytes
     recipients: RecipientSet
     signed: SignedRecipients | None = None  # who named them; None in homes that predate admins
+    log_second_seed: bytes | None = field(repr=False, default=None)  # ML-DSA-44 seed, 32 bytes
 
     def __post_init__(self) -> None:
         check_store_id(self.store_id)
-        if len(self.log_seed) != LOG_SEED_BYTES:
+        second = self.log_seed if self.log_second_seed is None else self.log_second_seed
+        if not len(self.log_seed) == len(second) == LOG_SEED_BYTES:
             raise ValueError(f"a log seed has {LOG_SEED_BYTES} bytes")
         if len(self.fingerprint_key) != FINGERPRINT_KEY_BYTES:
             raise ValueError(f"a fingerprint key has {FINGERPRINT_KEY_BYTES} bytes")
@@ -62,6 +64,8 @@ def recorder_fields(config: RecorderConfig) -> dict[str, Any]:
         "fingerprint_key": b64encode(config.fingerprint_key).decode(),
         "recipients": config.recipients.to_json(),
     }
+    if config.log_second_seed is not None:
+        fields["log_second_seed"] = b64encode(config.log_second_seed).decode()
     if config.signed is not None:
         fields["admin"] = b64encode(config.signed.admin).decode()
         fields["signed"] = {

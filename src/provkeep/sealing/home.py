@@ -5,7 +5,8 @@ For a store with id ``<id>`` (16 bytes, written in hex) there is one folder, mod
     stores/<id>/recorder.json   0600  log seed, fingerprint key, public halves: what recording needs
     stores/<id>/reader.json     0600  private halves: what reading needs; may be moved elsewhere
     stores/<id>/admin.json      0600  the admin's seed, who names recipients and grants; likewise
-    stores/<id>/log.pub         0644  the log's public keys, one a line, the oldest first
+    stores/<id>/log.pub         0644  the log's public keys, one a line, the oldest first; a second
+                                      key, of another type, where there is one
     stores/<id>/next-key.json   0600  while the log changes its key: the new one
     stores/<id>/retired.json    0600  after a rotation: keys that old epochs and tags still need
     stores/<id>/pin.json        0600  the tree head remembered outside the store
@@ -79,6 +80,7 @@ def create_store_home(
     log_vkey: str,
     recipients: SignedRecipients | None = None,
     suite: str = suites.SUITE,
+    log_second: tuple[bytes, str] | None = None,
 ) -> RecorderConfig:
     """Make the keys of a new store and write them, all files or none.
 
@@ -93,6 +95,8 @@ def create_store_home(
         log_vkey: the log's public key as one line; it begins with ``origin``.
         recipients: public keys that an admin signed; without them all keys are made here.
         suite: of the keys made here.
+        log_second: seed (32 bytes) and public key (one line) of the log's second key, if it has
+            one.
 
     Raises:
         KeyFileError: this store has keys already, or the folder cannot be written.
@@ -108,8 +112,10 @@ def create_store_home(
         fingerprint_key=os.urandom(FINGERPRINT_KEY_BYTES),
         recipients=recipients.recipients,
         signed=recipients,
+        log_second_seed=None if log_second is None else log_second[0],
     )
-    if not log_vkey.startswith(f"{origin}+"):
+    public = [log_vkey] if log_second is None else [log_vkey, log_second[1]]
+    if not all(vkey.startswith(f"{origin}+") for vkey in public):
         raise ValueError(f"the log's public key does not begin with its origin {origin!r}")
     folder = _folder(store_id)
     building = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.tmp")
@@ -122,7 +128,7 @@ def create_store_home(
             write_whole(building / _READER, _json(store_id, {"private": private}))
             seed = {"kind": "admin", "seed": b64encode(admin).decode()}
             write_whole(building / _ADMIN, _json(store_id, seed))
-        write_whole(building / LOG_PUBLIC, log_vkey + "\n", PUBLIC_MODE)
+        write_whole(building / LOG_PUBLIC, "\n".join(public) + "\n", PUBLIC_MODE)
         write_whole(building / _LOCATION, _location(store_id, db_path))
         building.rename(folder)  # refused if the folder is there and not empty
         sync_folder(folder.parent)
@@ -147,7 +153,8 @@ def load_recorder_config(store_id: bytes) -> RecorderConfig:
     """
     path = _folder(store_id) / _RECORDER
     names = {"origin", "log_seed", "fingerprint_key", "recipients"}
-    fields = _read_json(path, store_id, names, {"admin", "signed"})
+    fields = _read_json(path, store_id, names, {"admin", "signed", "log_second_seed"})
+    second = fields.get("log_second_seed")
     try:
         recipients = RecipientSet.from_json(fields["recipients"])
         config = RecorderConfig(
@@ -157,6 +164,7 @@ def load_recorder_config(store_id: bytes) -> RecorderConfig:
             fingerprint_key=key_of(fields["fingerprint_key"]),
             recipients=recipients,
             signed=signed_of(fields, recipients),
+            log_second_seed=None if second is None else key_of(second),
         )
     except RecipientsError as error:
         raise RecipientsError(error.problem, path) from error
@@ -253,6 +261,8 @@ def anchors_path(store_id: bytes) -> Path:
 
 def log_public(store_id: bytes) -> str:
     """Return the log's public keys, one a line, the oldest first: one, if it was never changed.
+
+    A second key (ML-DSA-44) stands among them on a line of its own, told by its type.
 
     Raises:
         KeyFileError: missing, empty, or writable by other users.

@@ -30,7 +30,7 @@ from provkeep.sealing import providers
 FILE_FORMAT: Final = 1
 MAX_FILE_BYTES: Final = 1_000_000
 SECRET_FIELDS: Final = frozenset(
-    {"log_seed", "fingerprint_key", "fingerprints", "private", "seed", "box_key"}
+    {"log_seed", "log_second_seed", "fingerprint_key", "fingerprints", "private", "seed", "box_key"}
 )
 PROTECTED: Final = "protected"
 NONCE_BYTES: Final = 12

@@ -11,6 +11,7 @@ import re
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -19,6 +20,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 )
 
 from provkeep.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from provkeep.tlog.mldsa import SecondKey
 
 KEY_BYTES = 32  # seed and public key, RFC 8032
 KEY_ID_BYTES = 4
@@ -94,25 +98,33 @@ class LogPublicKey:
 
 
 class LogKey:
-    """The private key that signs a log's checkpoints. Its seed shows in no repr."""
+    """The private key that signs a log's checkpoints. Its seed shows in no repr.
 
-    __slots__ = ("_private", "public")
+    With a second key (``tlog.mldsa``) each checkpoint bears a signature by either.
+    """
+
+    __slots__ = ("_private", "public", "second")
 
     public: LogPublicKey
+    second: SecondKey | None
 
-    def __init__(self, origin: str, private: Ed25519PrivateKey) -> None:
-        self._private = private
+    def __init__(
+        self, origin: str, private: Ed25519PrivateKey, second: SecondKey | None = None
+    ) -> None:
+        if second is not None and second.public.origin != origin:
+            raise ValueError("a log's second key is of the same origin")
+        self._private, self.second = private, second
         self.public = LogPublicKey(origin, private.public_key().public_bytes_raw())
 
     @classmethod
-    def generate(cls, origin: str) -> LogKey:
+    def generate(cls, origin: str, second: SecondKey | None = None) -> LogKey:
         """Make a new key for the log ``origin``."""
-        return cls(origin, Ed25519PrivateKey.generate())
+        return cls(origin, Ed25519PrivateKey.generate(), second)
 
     @classmethod
-    def from_seed(cls, origin: str, seed: bytes) -> LogKey:
+    def from_seed(cls, origin: str, seed: bytes, second: SecondKey | None = None) -> LogKey:
         """Rebuild a key from its 32-byte seed (RFC 8032)."""
-        return cls(origin, Ed25519PrivateKey.from_private_bytes(seed))
+        return cls(origin, Ed25519PrivateKey.from_private_bytes(seed), second)
 
     def seed(self) -> bytes:
         """Return the 32 secret bytes, to be kept in a file with mode 0600."""
@@ -129,7 +141,8 @@ class LogKey:
         """Return the signed note that states ``size`` leaves and ``root`` (32 bytes)."""
         if size < 0 or len(root) != ROOT_BYTES:
             raise ValueError(f"a tree head needs size >= 0 and a 32-byte root, got size {size}")
-        return self.sign_note(f"{self.public.origin}\n{size}\n{b64encode(root).decode()}\n")
+        note = self.sign_note(f"{self.public.origin}\n{size}\n{b64encode(root).decode()}\n")
+        return note if self.second is None else note + self.second.signature_line(size, root)
 
     def __repr__(self) -> str:
         return f"LogKey(origin={self.public.origin!r}, key_id={self.public.key_id.hex()!r})"
