@@ -1,7 +1,5 @@
 """How long it takes to say who saw what, among a million accesses.
 
-    python benchmarks/accesses.py [--accesses 1000000]
-
 Writes the index rows of synthetic accesses (100 a trace, 1,000 people, 2,000 readers and as many
 sources) as a recorder would have derived them, with the body of an access for each, and asks for
 the newest thousand by run, source, person and reader. Bodies are not sealed: opening the names of
@@ -11,6 +9,7 @@ those that are shown comes on top.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import statistics
@@ -18,6 +17,9 @@ import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any, Final
+
+from setting import machine
 
 from provkeep.model.canonical import canonical
 from provkeep.model.records import b64
@@ -25,6 +27,8 @@ from provkeep.reading.accesses import find
 from provkeep.store import index
 from provkeep.store.sqlite import SqliteStore
 
+ACCESSES: Final = 1_000_000
+QUICK: Final = 2_000
 PEOPLE, READERS, SOURCES, PER_TRACE = 1_000, 2_000, 2_000, 100
 
 
@@ -64,36 +68,51 @@ def fill(store: SqliteStore, count: int) -> None:
                 index.apply(tx._conn, seq, body)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--accesses", type=int, default=1_000_000)
-    count = parser.parse_args().accesses
+def ask(store: SqliteStore) -> dict[str, tuple[int, float, float]]:
+    """Of each question: how many are found, and the median and the worst CPU milliseconds."""
+    questions: dict[str, dict[str, Any]] = {
+        "run": {"trace": (7).to_bytes(16, "big")},
+        "source": {"source": tag(4, 7)},
+        "person": {"people": ([tag(2, 7)], [tag(1, 7)])},
+        "reader": {"readers": [tag(3, 7)]},
+        "all, newest": {},
+    }
+    out = {}
+    for name, words in questions.items():
+        times = []
+        for _ in range(9):
+            began = time.thread_time()
+            found = find(store, lambda _: {}, **words)
+            times.append((time.thread_time() - began) * 1e3)
+        out[name] = (len(found), statistics.median(times), max(times))
+    return out
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write, ask, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--accesses", type=int, default=ACCESSES)
+    parser.add_argument("--quick", action="store_true", help="few accesses, to see that it runs")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args(arguments)
+    count = QUICK if given.quick else given.accesses
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "audit.db"
         with closing(SqliteStore(path)) as store:
             store.claim(os.urandom(16))
-            began = time.perf_counter()
             fill(store, count)
-            print(f"{count:,} accesses written in {time.perf_counter() - began:.0f} s")
-            print(f"{path.stat().st_size / count:.0f} bytes each, with their index")
-            questions = {
-                "run": {"trace": (7).to_bytes(16, "big")},
-                "source": {"source": tag(4, 7)},
-                "person": {"person": (tag(2, 7), tag(1, 7))},
-                "reader": {"readers": [tag(3, 7)]},
-                "all, newest": {},
-            }
-            print(f"{'by':12} {'found':>6} {'median ms':>10} {'worst ms':>9}")
-            for name, words in questions.items():
-                times = []
-                for _ in range(9):
-                    began = time.perf_counter()
-                    found = find(store, lambda _: {}, **words)  # type: ignore[arg-type]
-                    times.append((time.perf_counter() - began) * 1e3)
-                print(
-                    f"{name:12} {len(found):6} {statistics.median(times):10.1f} {max(times):9.1f}"
-                )
+            each = path.stat().st_size / count
+            found = ask(store)
+    if given.json:
+        figures = {"accesses": count, "bytes_each": each, "found_p50_ms_worst_ms": found}
+        print(json.dumps({"machine": machine(), **figures}, indent=2))
+        return 0
+    print(f"{machine()}\n\n{count:,} accesses, {each:.0f} bytes each with their index.\n")
+    print("| by | found | CPU ms, median | worst |\n|---|---|---|---|")
+    for name, (many, middle, worst) in found.items():
+        print(f"| {name} | {many:,} | {middle:.1f} | {worst:.1f} |")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -33,10 +33,10 @@ SHOWN_TOO: Final = ("langfuse", "langsmith", "opik", "mlflow", "arize", "provkee
 def _prepare(workload: str, *, small: bool) -> tuple[Callable[[list[Any]], Any], int, int]:
     """The call, its runs and its events."""
     if workload == QUERY:
-        import llamaquery
+        import queries
 
-        query = llamaquery.Query()
-        return query.call, *llamaquery.counted(query)
+        query = queries.query(new=False)
+        return lambda _: query(), *queries.counted(query)
     import workloads
 
     chosen = workloads.workloads(small=small)[workload]
@@ -89,11 +89,22 @@ def _half(call: Callable[[list[Any]], Any], live: Live | None, calls: int) -> di
     }
 
 
+def _alone(
+    call: Callable[[list[Any]], Any], events: int, given: argparse.Namespace
+) -> list[dict[str, float]]:
+    """Halves without, a call each, made before a recorder that cannot be switched off."""
+    calls = 2 if given.quick else max(1, EVENTS // events)
+    _half(call, None, calls)
+    halves = [_half(call, None, calls) for _ in range(given.rounds)]
+    return [{clock: took / calls for clock, took in half.items()} for half in halves]
+
+
 def costs(given: argparse.Namespace, peer: Peer) -> dict[str, Any]:
     """Rounds of A B, and what they cost."""
     call, runs, events = _prepare(given.workload, small=given.quick)
     framework = LLAMAINDEX if given.workload == QUERY else "langchain"
     call([])
+    bare = _alone(call, events, given) if peer.stays else []
     live = peer.begin(framework, given.folder, given.sink)
 
     def recorded(calls: int) -> dict[str, float]:
@@ -111,13 +122,15 @@ def costs(given: argparse.Namespace, peer: Peer) -> dict[str, Any]:
     slow = max(once["flushed"] / 2, 1e-5)
     calls = int(min(max(EVENTS / events, 1), given.seconds / given.rounds / slow))
     calls = max(1, calls if not given.quick else min(calls, 2))
-    _half(call, None, calls), recorded(calls)
+    recorded(calls) if peer.stays else (_half(call, None, calls), recorded(calls))
     size, units = kept(given.folder, peer, given.sink)
     pairs = []
     for _ in range(given.rounds):
-        pairs.append((_half(call, None, calls), recorded(calls)))
+        pairs.append((bare.pop(0) if bare else _half(call, None, calls), recorded(calls)))
     after, known = kept(given.folder, peer, given.sink)
     total = calls * events
+    if peer.stays:
+        pairs = [({clock: took * calls for clock, took in a.items()}, b) for a, b in pairs]
     out: dict[str, Any] = {"runs": runs, "events": events, "calls": calls, "rounds": given.rounds}
     for clock in ("caller", "process", "wall"):
         out[f"{clock}_us"] = quartiles((b[clock] - a[clock]) / total * 1e6 for a, b in pairs)
@@ -153,7 +166,7 @@ def imports(given: argparse.Namespace, peer: Peer) -> dict[str, Any]:
     """CPU seconds from a loaded framework to a recorder that is ready."""
     framework = LLAMAINDEX if given.workload == QUERY else "langchain"
     if framework == LLAMAINDEX:
-        import llamaquery  # noqa: F401
+        import queries  # noqa: F401
     else:
         import workloads  # noqa: F401
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

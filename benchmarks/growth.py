@@ -13,13 +13,16 @@ from collections.abc import Callable
 from math import log
 from pathlib import Path
 from statistics import linear_regression
-from typing import Final
+from typing import Any, Final
 
+from langchain_core.runnables import RunnableConfig
 from setting import machine, private_home, stored_bytes
-from workloads import Workload, agent, chat, graph_chat
+from workloads import Shelf, Workload, agent, chat, graph_chat
 
 SIZES: Final = (10, 20, 40, 80, 160)
 QUICK: Final = (4, 8)
+FOUND: Final = (4, 24)  # documents of a search
+SEARCHES: Final = 500
 GROWING: Final[dict[str, Callable[[int], Workload]]] = {
     "chat, history as messages": chat,
     "chat, MemorySaver": graph_chat,
@@ -36,6 +39,26 @@ def stored(workload: Workload, path: Path) -> int:
         empty = stored_bytes(path)
         workload.call([handler])
     return stored_bytes(path) - empty
+
+
+def found_again(folder: Path, searches: int) -> dict[int, float]:
+    """Bytes of a search that finds so many documents of 1 KB, all stored before."""
+    from provkeep.langchain import ProvenanceHandler
+
+    out = {}
+    for many in FOUND:
+        path = folder / f"found-{many}.db"
+        shelf = Shelf(documents=many)
+        with ProvenanceHandler(path) as handler:
+            config = RunnableConfig(callbacks=[handler])
+            for call in range(2 * searches):
+                if call == searches:
+                    handler.flush()
+                    before = stored_bytes(path)
+                shelf.invoke(f"question {call:06}", config)
+            handler.flush()
+            out[many] = (stored_bytes(path) - before) / searches
+    return out
 
 
 def slope(sizes: tuple[int, ...], found: list[int]) -> float:
@@ -55,9 +78,18 @@ def main(arguments: list[str] | None = None) -> int:
         for name, make in GROWING.items():
             path = Path(folder) / name.replace(" ", "-").replace(",", "")
             found[name] = [stored(make(n), path.with_name(f"{path.name}-{n}.db")) for n in sizes]
+        again = found_again(Path(folder), 5 if given.quick else SEARCHES)
+    few, many = FOUND
+    each = (again[many] - again[few]) / (many - few)
     slopes = {name: slope(sizes, values) for name, values in found.items()}
     if given.json:
-        document = {"machine": machine(), "sizes": sizes, "bytes": found, "slopes": slopes}
+        document: dict[str, Any] = {
+            "machine": machine(),
+            "sizes": sizes,
+            "bytes": found,
+            "slopes": slopes,
+        }
+        document |= {"bytes_of_a_search": again, "bytes_of_a_document_found_again": each}
         print(json.dumps(document, indent=2))
         return 0
     print(f"{machine()}\n\nBytes on disk after so many turns or steps.\n")
@@ -66,6 +98,10 @@ def main(arguments: list[str] | None = None) -> int:
     for name, values in found.items():
         cells = " | ".join(f"{b:,}" for b in values)
         print(f"| {name} | {cells} | {slopes[name]:.2f} |")
+    print(
+        f"\nA search that finds {few} documents stored before takes {again[few]:.0f} bytes, one"
+        f" that finds {many} takes {again[many]:.0f}: a document found again is {each:.0f} bytes."
+    )
     return 0
 
 

@@ -50,6 +50,7 @@ class Peer:
     keeps: str  # file, sqlite, memory, wire, nothing
     begin: Begin
     frameworks: tuple[str, ...] = CHAINS
+    stays: bool = False  # cannot be switched off again, so that calls cannot be paired
 
 
 def _none(framework: str, folder: Path, sink: str) -> Live:
@@ -132,7 +133,7 @@ def _openinference(batch: bool) -> Begin:
 
 
 def _openllmetry(framework: str, folder: Path, sink: str) -> Live:
-    """Its instrumentations, with the SDK's batch processor to a file."""
+    """Its instrumentations, with the SDK's batch processor to a file; they stay on."""
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
@@ -140,12 +141,11 @@ def _openllmetry(framework: str, folder: Path, sink: str) -> Live:
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(_to_file(folder)))
     if framework == LLAMAINDEX:
-        from opentelemetry.instrumentation.llamaindex import LlamaIndexInstrumentor
-
-        return _instrumented(LlamaIndexInstrumentor(), provider)
-    from opentelemetry.instrumentation.langchain import LangchainInstrumentor
-
-    return _instrumented(LangchainInstrumentor(), provider)
+        from opentelemetry.instrumentation.llamaindex import LlamaIndexInstrumentor as Instrumentor
+    else:
+        from opentelemetry.instrumentation.langchain import LangchainInstrumentor as Instrumentor
+    Instrumentor().instrument(tracer_provider=provider)
+    return Live(flush=provider.force_flush)
 
 
 def _langfuse(framework: str, folder: Path, sink: str) -> Live:
@@ -230,7 +230,7 @@ ENVIRONMENTS: Final[dict[str, tuple[str, ...]]] = {
     "langfuse": ("langfuse==5.0.4", "openinference-instrumentation-llama-index==4.6.1"),
     "langsmith": ("langsmith==0.15.0",),
     "opik": ("opik==2.2.122",),
-    "mlflow": ("mlflow==3.18.0",),
+    "mlflow": ("mlflow==3.17.2",),
     "phoenix": (
         "arize-phoenix-otel==0.17.2",
         "openinference-instrumentation-langchain==0.1.80",
@@ -277,10 +277,11 @@ PEERS: Final[dict[str, Peer]] = {
         frameworks=BOTH,
     ),
     "openllmetry": Peer(
-        title="OpenLLMetry (traceloop), batch",
+        title="OpenLLMetry (traceloop), batch, not paired",
         environment="openllmetry",
         keeps="file",
         begin=_openllmetry,
+        stays=True,
         frameworks=BOTH,
     ),
     "langfuse": Peer(

@@ -18,7 +18,7 @@ _COMMON: Final = (
 )
 
 
-@lru_cache(maxsize=4 * DOCUMENTS)
+@lru_cache(maxsize=8 * DOCUMENTS)
 def prose(number: int, edition: int = 0) -> str:
     """Common words that hardly repeat themselves, after one sentence that an answer may quote."""
     vocabulary = _COMMON.split()

@@ -48,12 +48,16 @@ class Noop:
 
     def __init__(self) -> None:
         self.open_spans: dict[str, Any] = {}
-        self.heard = 0
+        self.heard = self.spans = 0
 
     def span_enter(self, *_: Any, **__: Any) -> None:
         self.heard += 1
 
-    span_exit = span_drop = handle = span_enter
+    def span_exit(self, *_: Any, **__: Any) -> None:
+        self.heard += 1
+        self.spans += 1
+
+    span_drop = handle = span_enter
 
     def close(self) -> None:
         return None
@@ -160,11 +164,28 @@ class Measured:
     bytes_per_event: float = 0.0
 
 
-def _heard_by(*listeners: Any) -> None:
+def heard_by(*listeners: Any) -> None:
     """Have exactly these listen."""
     dispatcher: Any = get_dispatcher()
     dispatcher.span_handlers = list(listeners)
     dispatcher.event_handlers = list(listeners)
+
+
+def counted(call: Callable[[], Any]) -> tuple[int, int]:
+    """Spans and events of one call, the second."""
+    noop = Noop()
+    heard_by(noop)
+    call()
+    spans, events = noop.spans, heard(call, noop)
+    heard_by()
+    return noop.spans - spans, events
+
+
+def heard(call: Callable[[], Any], noop: Noop) -> int:
+    """Events of one call, while ``noop`` listens."""
+    before = noop.heard
+    call()
+    return noop.heard - before
 
 
 def _run(call: Callable[[], Any], calls: int, flush: Callable[[], Any] | None) -> Clocks:
@@ -187,16 +208,14 @@ def measure(name: str, folder: Path, *, rounds: int, share: float) -> Measured:
 
     make, made_of = WORKLOADS[name]
     call, noop = make(), Noop()
-    _heard_by(noop)
+    heard_by(noop)
     call()
     call()
-    before = noop.heard
-    call()
-    events = noop.heard - before
+    events = heard(call, noop)
     result = Measured(workload=name, made_of=made_of, events=events, rounds=rounds)
     calls = max(1, round(share * EVENTS_PER_ROUND / events))
     path = folder / f"{name}.db"
-    _heard_by()
+    heard_by()
     ours = instrument(path, actor="alice@example.com")
     kinds: dict[str, tuple[tuple[Any, ...], Callable[[], Any] | None]] = {
         "none": ((), None),
@@ -205,11 +224,11 @@ def measure(name: str, folder: Path, *, rounds: int, share: float) -> Measured:
     }
     seen: dict[str, list[Clocks]] = {kind: [] for kind in kinds}
     for listeners, flush in kinds.values():
-        _heard_by(*listeners)
+        heard_by(*listeners)
         _run(call, max(1, calls // 4), flush)
     for _ in range(rounds):
         for kind, (listeners, flush) in kinds.items():
-            _heard_by(*listeners)
+            heard_by(*listeners)
             seen[kind].append(_run(call, calls, flush))
     per_event = 1e6 / (calls * events)
     result.bare_cpu_us = quartiles(a.caller * per_event for a in seen["none"])
@@ -226,12 +245,12 @@ def measure(name: str, folder: Path, *, rounds: int, share: float) -> Measured:
     )
     result.writer_cpu_us = quartiles(a.writer * per_event for a in seen["provkeep"])
     growth = max(2, round(share * GROWTH_EVENTS / events))
-    _heard_by(ours.listener)
+    heard_by(ours.listener)
     size = stored_bytes(path)
     _run(call, growth, ours.flush)
     result.bytes_per_event = (stored_bytes(path) - size) / (growth * events)
     ours.detach()
-    _heard_by()
+    heard_by()
     return result
 
 

@@ -136,7 +136,7 @@ def _one_callback(workload: Workload, path: Path, calls: int) -> tuple[float, fl
     from provkeep.langchain import ProvenanceHandler
 
     timer = _Timer()
-    with ProvenanceHandler(path) as handler:
+    with ProvenanceHandler(path, **workload.options) as handler:
         for _ in range(3):
             workload.call([handler])
         for name in CALLBACKS:
@@ -150,7 +150,7 @@ def _growth(workload: Workload, path: Path, events: int, calls: int) -> float:
     """Bytes that one event adds to the database and its key file, journals folded in."""
     from provkeep.langchain import ProvenanceHandler
 
-    with ProvenanceHandler(path, actor="alice@example.com") as handler:
+    with ProvenanceHandler(path, actor="alice@example.com", **workload.options) as handler:
         for _ in range(max(3, calls // 10)):
             workload.call([handler])
         handler.flush()
@@ -189,7 +189,8 @@ def measure(workload: Workload, folder: Path, *, rounds: int, share: float) -> M
     name = workload.name.replace(" ", "-").replace(",", "")
     noop = Noop()
     seen: dict[str, list[Clocks]] = {"none": [], "no-op": [], "provkeep": []}
-    with ProvenanceHandler(folder / f"{name}.db", actor="alice@example.com") as ours:
+    path = folder / f"{name}.db"
+    with ProvenanceHandler(path, actor="alice@example.com", **workload.options) as ours:
         handlers: dict[str, BaseCallbackHandler | None] = {
             "none": None,
             "no-op": noop,
@@ -216,7 +217,7 @@ def measure(workload: Workload, folder: Path, *, rounds: int, share: float) -> M
     result.events_per_s["none"] = _sustained(workload, None, events, many, times)
     for durability in ("trace", "batch", "strict"):
         path = folder / f"{name}-{durability}.db"
-        with ProvenanceHandler(path, durability=durability) as handler:
+        with ProvenanceHandler(path, durability=durability, **workload.options) as handler:
             result.events_per_s[durability] = _sustained(workload, handler, events, many, times)
     return result
 
@@ -284,7 +285,7 @@ def main(arguments: list[str] | None = None) -> int:
     results = []
     with tempfile.TemporaryDirectory(dir=given.dir) as folder, private_home():
         for name in given.workloads or workloads():
-            rounds, share = (2, 0.05) if given.quick else (given.rounds, 1.0)
+            rounds, share = (2, 0.01) if given.quick else (given.rounds, 1.0)
             workload = workloads(small=given.quick)[name]
             results.append(measure(workload, Path(folder), rounds=rounds, share=share))
             print(f"measured: {name}", file=sys.stderr)

@@ -79,7 +79,9 @@ def _survives(about: dict[str, Any]) -> str:
 
 
 def _about(found: dict[str, Any]) -> list[tuple[str, ...]]:
-    rows = [("recorder", "kept after kill -9", "import and start, CPU s", "their memory, MB")]
+    rows: list[tuple[str, ...]] = [
+        ("recorder", "kept after kill -9", "import and start, CPU s", "their memory, MB")
+    ]
     rows.append(("---",) * 4)
     for name, about in found["about"].items():
         if not about:

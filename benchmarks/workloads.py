@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from itertools import count
 from typing import Any, Final
@@ -67,6 +67,7 @@ class Workload:
     name: str
     call: Call
     made_of: str
+    options: dict[str, Any] = field(default_factory=dict)  # of the handler
 
 
 class Scripted(BaseChatModel):
@@ -109,19 +110,20 @@ class Scripted(BaseChatModel):
 
 
 class Shelf(BaseRetriever):
-    """Returns four 1 KB documents: always the same, or new ones each time."""
+    """Returns 1 KB documents: always the same, or new ones each time."""
 
     fresh: bool = False
     numbers: Any = None
+    documents: int = DOCUMENTS
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun
     ) -> list[Document]:
         edition = next(self.numbers) if self.fresh else 0
-        return [_document(i, edition).model_copy() for i in range(DOCUMENTS)]
+        return [_document(i, edition).model_copy() for i in range(self.documents)]
 
 
-@lru_cache(maxsize=4 * DOCUMENTS)
+@lru_cache(maxsize=8 * DOCUMENTS)
 def _document(number: int, edition: int) -> Document:
     source = f"terms-{edition}-{number}.txt"
     return Document(page_content=prose(number, edition), metadata={"source": source})
@@ -286,10 +288,13 @@ def workloads(*, small: bool = False) -> dict[str, Workload]:
         "rag-new": rag(fresh=True),
         "agent": agent(),
         "stream": stream(tokens),
+        "stream-tokens": replace(
+            stream(tokens), name="stream, tokens noted", options={"tokens": True}
+        ),
         "chat": chat(turns),
         "graph-chat": graph_chat(turns),
         "loop": agent(steps, name="agent loop"),
-        "concurrent": concurrent(4 if small else AT_ONCE),
+        "concurrent": concurrent(2 if small else AT_ONCE),
     }
 
 
