@@ -4,6 +4,7 @@ import asyncio
 import gc
 import multiprocessing
 import os
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,6 +16,7 @@ from langchain_core.runnables import RunnableLambda
 from provkeep.langchain import ProvenanceHandler
 from provkeep.model import records as r
 from provkeep.recording.recorder import Recorder, Scope, close_all, recorder_for
+from provkeep.store.connection import create_private
 from tests.scenarios.recording_kit import (
     at_once,
     bodies,
@@ -332,4 +334,30 @@ def test_two_recorders_of_one_process_on_one_file_write_one_log(tmp_path):
     close_all()
     assert set(said) == traces(path).keys()
     checked(path)
+    verified(path)
+
+
+@needs_fork
+def test_opening_a_file_again_takes_no_lock_of_this_process_away(tmp_path):
+    """Else a child's last close deletes the write-ahead log that the parent goes on writing."""
+    path = tmp_path / "audit.db"
+    recorder = recorder_for(path)
+    say(recorder, Scope("batch"))
+    recorder.flush()
+    connection = sqlite3.connect(path)
+    connection.execute("SELECT count(*) FROM record").fetchone()
+    create_private(path)
+
+    def come_and_go():
+        other = sqlite3.connect(path)
+        other.execute("SELECT count(*) FROM record").fetchone()
+        other.close()
+
+    log = path.with_name(path.name + "-wal")
+    before = log.stat().st_ino
+    assert forked(come_and_go) == 0
+    assert log.stat().st_ino == before
+    connection.close()
+    say(recorder, Scope())
+    recorder.close()
     verified(path)

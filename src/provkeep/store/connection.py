@@ -73,19 +73,24 @@ def _ours(error: sqlite3.Error, path: Path) -> StoreError:
 def create_private(path: Path) -> None:
     """Create an empty file that only its owner may read, if there is none.
 
+    One that is there is not opened: closing it again would take away the locks that this process's
+    connections hold on it, and another process's last close would delete the write-ahead log under
+    them (https://sqlite.org/howtocorrupt.html, section 2.2).
+
     Raises:
         StoreError: it cannot be made or written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
         try:
-            if os.fstat(descriptor).st_size == 0 and os.name == "posix":
-                os.fchmod(descriptor, 0o600)  # somebody's empty file becomes ours
-        finally:
-            os.close(descriptor)
-    except IsADirectoryError as error:
-        raise NotAProvkeepFileError(path, "it is a folder") from error
+            if path.is_dir():
+                raise NotAProvkeepFileError(path, "it is a folder")
+            if path.stat().st_size == 0 and os.name == "posix":
+                path.chmod(0o600)  # somebody's empty file becomes ours
+            if not os.access(path, os.R_OK | os.W_OK):
+                raise StoreReadOnlyError(path)
+        except FileNotFoundError:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except (NotADirectoryError, FileExistsError) as error:
         raise NotAProvkeepFileError(path, "a part of its path is a file") from error
     except OSError as error:
@@ -227,6 +232,11 @@ class Place:
         if found is None or found != (self._log_identity or found):
             raise StoreReplacedError(self.path)
         self._log_identity = found
+
+    def lost_log(self) -> bool:
+        """Is the write-ahead log of the last commit no longer there? Any thread may ask."""
+        known = self._log_identity
+        return known is not None and _identity(self._log) != known
 
     def reopened(self) -> None:
         """A new connection has a new write-ahead log."""
