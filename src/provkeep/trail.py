@@ -25,6 +25,7 @@ from provkeep.reading.erasing import Erasure, Plan
 from provkeep.reading.evidence import Evidence
 from provkeep.reading.holding import Hold
 from provkeep.reading.reader import Reader
+from provkeep.recording.recorder import settle
 from provkeep.sealing.principals import Principal
 from provkeep.tlog.pin import Pin
 
@@ -101,6 +102,7 @@ class Trail(Reader):
     """A store with its questions; see :class:`provkeep.reading.reader.Reader`."""
 
     lineage_type = Lineage
+    settle = staticmethod(settle)
 
     def export(
         self,

@@ -324,7 +324,7 @@ def test_a_chain_waits_for_the_end_of_its_trace_though_the_writer_looks_meanwhil
                 recorder._writer.flush(30)
 
     monkeypatch.setattr(recorder_module, "Buffer", Watched)
-    recorder, scope = recorder_for(path), Scope()
+    recorder, scope = recorder_for(path), Scope(mask=str.upper)  # what is masked is waited for
     tid = say(recorder, scope, "waiting")
     assert [e[1] >= 0 for e in _entries(path, r.FINAL, tid)] == [True]
     recorder.close()

@@ -27,6 +27,7 @@ from provkeep.model import records as r
 from provkeep.model.graph import Graph
 from provkeep.model.values import decode, encode_json
 from provkeep.reading.unsealing import text_of
+from provkeep.recording.recorder import settle
 from provkeep.trail import Lineage, Trail
 
 _SYLLABLES = [a + b for a, b in zip("bcdfgklmnprstvz", "aeiouaeiouaeiou", strict=True)]
@@ -183,6 +184,7 @@ class Story:
             return int(bodies + payloads)
 
     def _connection(self) -> Any:
+        settle(self.path)
         return _Closing(self.path)
 
     def check(self) -> None:

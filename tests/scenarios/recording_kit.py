@@ -24,7 +24,7 @@ import pytest
 import provkeep
 from provkeep.model.events import RunEnded, RunStarted
 from provkeep.model.records import unb64
-from provkeep.recording.recorder import Recorder, Scope
+from provkeep.recording.recorder import Recorder, Scope, settle
 from provkeep.tlog.merkle import leaf_hash, root_of
 
 SRC = Path(provkeep.__file__).parents[1]
@@ -130,7 +130,8 @@ def at_once(works: Sequence[Callable[[], object]]) -> list[int]:
 
 
 def bodies(path: Path) -> list[dict]:
-    """The records as stored."""
+    """The records as stored; what is in journals is committed first."""
+    settle(path)
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
         rows = connection.execute("SELECT body FROM record ORDER BY seq").fetchall()
@@ -140,7 +141,8 @@ def bodies(path: Path) -> list[dict]:
 
 
 def traces(path: Path) -> dict[str, str]:
-    """Status by trace id, as the index has them."""
+    """Status by trace id, as the index has them; what is in journals is committed first."""
+    settle(path)
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
         return {tid.hex(): s for tid, s in connection.execute("SELECT tid, status FROM trace")}
@@ -150,6 +152,7 @@ def traces(path: Path) -> dict[str, str]:
 
 def checked(path: Path) -> list[dict]:
     """Check leaves, tree, payload hashes, numbering and keys; return the records."""
+    settle(path)
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     connection.execute("BEGIN")
     rows = connection.execute("SELECT seq, body FROM record ORDER BY seq").fetchall()

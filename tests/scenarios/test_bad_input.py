@@ -389,6 +389,7 @@ def test_the_pin_moves_forward_only(tmp_path):
     one, two = open_for_recording(path), open_for_recording(path)
     early = one.log.checkpoint(one.log_key)
     say(recorder_for(path), Scope())
+    recorder_for(path).settle()
     late = two.log.checkpoint(two.log_key)
     assert early.size < late.size
     assert advance_pin(two, late) is None

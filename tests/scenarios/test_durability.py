@@ -216,6 +216,7 @@ def test_a_lock_that_stays_lets_chains_go_on_and_loses_nothing(tmp_path, monkeyp
     path = tmp_path / "audit.db"
     recorder, scope = recorder_for(path), Scope("trace")
     said = [say(recorder, scope)]
+    recorder.settle()
     if suffix:
         _use_up_keys(recorder)
     lock = _lock(f"{path}{suffix}")
@@ -316,6 +317,7 @@ def test_a_file_that_is_no_longer_ours_is_noticed_before_the_next_acknowledgemen
     path = tmp_path / "audit.db"
     recorder, scope = recorder_for(path), Scope("trace")
     say(recorder, scope)
+    recorder.flush()
     harm(path)
     say(recorder, scope)  # the chain goes on
     with pytest.raises(RecordingError, match="deleted, replaced or rolled back") as caught:
@@ -410,8 +412,10 @@ def test_strict_commits_reach_the_disk_and_so_does_every_checkpoint(tmp_path, mo
 
     monkeypatch.setattr(log, "append", spy)
     say(recorder, Scope("trace"))
+    recorder.settle()
     say(recorder, Scope("strict"))
     say(recorder, Scope("trace"))
+    recorder.settle()
     assert levels == [1, 2, 1]  # NORMAL, FULL, NORMAL
     said: list[str] = []
     connection.set_trace_callback(said.append)

@@ -34,6 +34,7 @@ from provkeep.model.records import Pending
 from provkeep.reading.findings import CODES
 from provkeep.reading.granting import Office
 from provkeep.reading.verify import Report, verify
+from provkeep.recording.recorder import settle
 from provkeep.recording.rotation import rotate_compartments
 from provkeep.sealing.home import find_by_path, load_recorder_config, log_public, pin_path
 from provkeep.sealing.principals import new_principal
@@ -204,6 +205,7 @@ def test_the_store_verifies_right_after_kill_9(tmp_path):
     with child, child.stdout:
         acknowledged = [int(child.stdout.readline()) for _ in range(12)]
         child.send_signal(signal.SIGKILL)
+    settle(path)  # as every question does
     pin, public, _ = outside(path)
     report = verify(path, pin=pin, public=public)
     assert report, report

@@ -83,8 +83,9 @@ class ProvenanceHandler(BaseCallbackHandler):
         application: name of the application; sealed.
         version: its version; sealed.
         tokens: record when each streamed chunk came and how long it was.
-        durability: ``"trace"``: committed when the root run returns; ``"batch"``: soon after;
-            ``"strict"``: on disk when the root run returns, or the run fails.
+        durability: ``"trace"``: safe from a killed process when the root run returns, committed
+            then or soon after; ``"batch"``: committed soon after; ``"strict"``: on disk when the
+            root run returns, or the run fails.
         mask: replaces what must not be stored, before it is sealed: a masker of
             ``provkeep.masking``, a function from text to text, or several. Names (actor, session,
             subject, components) and ids are not masked.

@@ -133,9 +133,10 @@ def instrument(
         version: its version; sealed.
         tokens: record when each streamed chunk came and how long it was.
         vectors: record the vectors that embedding models return.
-        durability: ``"trace"``: committed when the outermost call returns; ``"batch"``: soon after;
-            ``"strict"``: on disk when it returns. LlamaIndex lets no listener stop a call, so a
-            failure is told by ``flush()`` and ``detach()``; to stop calls, see :func:`guard`.
+        durability: ``"trace"``: safe from a killed process when the outermost call returns,
+            committed then or soon after; ``"batch"``: committed soon after; ``"strict"``: on disk
+            when it returns. LlamaIndex lets no listener stop a call, so a failure is told by
+            ``flush()`` and ``detach()``; to stop calls, see :func:`guard`.
         mask: replaces what must not be stored, before it is sealed: a masker of
             ``provkeep.masking``, a function from text to text, or several. Names (actor, session,
             subject, components) and ids are not masked.

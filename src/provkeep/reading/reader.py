@@ -80,6 +80,7 @@ class Reader:
     """
 
     lineage_type: type[Lineage] = Lineage
+    settle: Callable[[Path], Callable[[], None]] | None = None  # see ``recording.recorder``
 
     def __init__(
         self,
@@ -91,7 +92,9 @@ class Reader:
         self.path = Path(path).expanduser().absolute()
         me = as_ if as_ is None or isinstance(as_, Principal) else read_principal(as_)
         self.actor = actor or (user() if me is None else me.name)
+        before = None if self.settle is None else self.settle(self.path)
         self._store = SqliteStore(self.path, read_only=True)
+        self._store.before = before
         self._admission = None if me is None else Admission(self.path, self._store, me)
         self._desk: Desk | None = None
         self._access = AccessLog(self.path, self.actor, self._find_desk, me)

@@ -25,7 +25,7 @@ from provkeep.store.base import Store, Transaction
 from provkeep.store.erasing import carry_out, gone_since, newest_erasure
 
 if TYPE_CHECKING:
-    from provkeep.recording.recorder import Buffer
+    from provkeep.recording.buffer import Buffer
 
 BUSY_MS: Final = 2_000  # how long a commit waits for another process's lock
 RETRY_BUSY_MS: Final = 200  # the same once it has waited in vain
@@ -185,6 +185,8 @@ class Outbox:
         chunk = CHUNK
         while self._records or self._tally.gap:
             some = [self._records.popleft() for _ in range(min(chunk, len(self._records)))]
+            while chunk > 1 and self._records and self._records[0][1] is some[-1][1]:
+                some.append(self._records.popleft())  # what one trace said is committed whole
             try:
                 self._append(some)
             except _ErasedMeanwhileError:

@@ -1,7 +1,8 @@
 """The recorder: takes events on the caller's thread, hands traces to a writer thread.
 
-The caller's thread pays for a dictionary look-up and an append. Only when a root run returns does
-it wait, until its trace is committed (``durability="trace"``) or on disk (``"strict"``).
+The caller's thread pays for a dictionary look-up and an append. When a root run returns, what its
+trace has said is sealed into a journal (``durability="trace"``) and committed soon after; where
+that cannot be, the caller waits for the commit, and with ``"strict"`` until it is on disk.
 """
 
 from __future__ import annotations
@@ -15,87 +16,25 @@ import secrets
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from provkeep.errors import NotAProvkeepFileError, ProvkeepError, RecordingError
-from provkeep.masking import Mask, Masks
 from provkeep.model.events import NOTHING, Event, RunEnded, RunFailed, RunStarted
 from provkeep.model.values import Memo
-from provkeep.recording.outbox import Flight
+from provkeep.recording.buffer import DURABILITIES as DURABILITIES
+from provkeep.recording.buffer import Buffer as Buffer
+from provkeep.recording.buffer import Scope as Scope
+from provkeep.recording.journal import is_left
 from provkeep.recording.writer import POLL_S, Writer
 
-DURABILITIES: Final = ("batch", "trace", "strict")
 ACKNOWLEDGE_S: Final = 10.0  # longest a chain waits for its trace to be committed
 REMEMBERED_ENDS: Final = 8192  # run ids whose second end is recognised as a repetition
 
 _ENDS: Final = frozenset({RunEnded, RunFailed})
 
 log = logging.getLogger("provkeep")
-
-
-class Scope:
-    """What a handler says of every trace it begins."""
-
-    __slots__ = ("durability", "masks", "names", "payloads")
-
-    def __init__(
-        self,
-        durability: str = "trace",
-        names: dict[str, str] | None = None,
-        *,
-        mask: Mask | Sequence[Mask] | None = None,
-        payloads: bool = True,
-    ) -> None:
-        if durability not in DURABILITIES:
-            raise ValueError(f"durability is one of {', '.join(DURABILITIES)}, not {durability!r}")
-        self.durability = durability
-        self.names = names or {}
-        self.masks = None if mask is None else Masks(mask)
-        self.payloads = payloads  # False: metadata only
-
-    def named(self, names: dict[str, str]) -> Scope:
-        """The same under other names."""
-        made = Scope(self.durability, names, payloads=self.payloads)
-        made.masks = self.masks
-        return made
-
-
-class Buffer:
-    """The events of one trace that the writer has not taken yet, and the writer's own notes."""
-
-    __slots__ = (
-        "closed",
-        "done",
-        "durability",
-        "ended",
-        "error",
-        "events",
-        "fed",
-        "flight",
-        "memo",
-        "names",
-        "root",
-        "scope",
-        "tid",
-        "trace",
-    )
-
-    def __init__(self, tid: int, root: int, scope: Scope, names: dict[str, str]) -> None:
-        self.tid, self.root, self.scope = tid, root, scope
-        self.events: deque[Event] = deque()
-        self.names = names
-        self.memo: Memo = {}
-        self.durability = scope.durability
-        self.ended = False  # the root has
-        self.done: _thread.LockType | None = None  # released when the trace is committed
-        self.error: ProvkeepError | None = None  # why it is not
-        self.closed = False  # the writer looks at it no more, unless told
-        self.fed = 0  # events taken since the last flight
-        self.flight: Flight | None = None
-        self.trace: Any = None
 
 
 class Recorder:
@@ -166,6 +105,8 @@ class Recorder:
 
     def _root_ended(self, buffer: Buffer) -> None:
         writer = self._writer
+        if buffer.durability == "trace" and writer.keep(buffer):
+            return
         # A finalizer may end an abandoned run on the writer's own thread, which waits for nobody.
         if (buffer.durability == "batch" and writer.has_room()) or writer.is_current():
             buffer.ended = True
@@ -232,6 +173,14 @@ class Recorder:
         """
         self._writer.flush(timeout)
 
+    def settle(self) -> None:
+        """Have what was acknowledged committed, so that whoever asks the store finds it."""
+        self._writer.settle()
+
+    def take_up(self) -> bool:
+        """Commit what processes that died have left; False while this recorder is closed."""
+        return self._writer.take_up()
+
     def acquire(self) -> None:
         """One more handler uses this recorder."""
         with self._lock:
@@ -256,6 +205,7 @@ class Recorder:
 
     def after_fork(self) -> None:
         """In a forked child: the parent's thread, connections and open traces are not ours."""
+        self._writer.leave()
         self._writer = Writer(self.path, self.evict)
         self._lock = threading.Lock()
         self._evicted = dict.fromkeys(self._runs)
@@ -294,6 +244,32 @@ def recorder_for(path: str | os.PathLike[str]) -> Recorder:
         if found is None:
             found = _recorders[where] = Recorder(where)
         return found
+
+
+def settle(path: Path) -> Callable[[], None]:
+    """Have everything acknowledged of a store committed, so that whoever asks it finds it.
+
+    What a recorder of this process has kept, and what processes that died have left in journals
+    where this user may record into the store. Never raises: what cannot be committed now waits.
+
+    Returns:
+        the same for what this process goes on to record, as cheap as can be.
+    """
+    with contextlib.suppress(OSError, RuntimeError):
+        path = path.resolve()
+
+    def again() -> None:
+        found = _recorders.get(path)
+        if found is not None:
+            found.settle()
+
+    again()
+    if path.is_file() and is_left(path):
+        found = _recorders.get(path)
+        if found is None or not found.take_up():
+            with contextlib.suppress(ProvkeepError), contextlib.closing(Recorder(path)) as heir:
+                heir.settle()
+    return again
 
 
 def close_all() -> None:

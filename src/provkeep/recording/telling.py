@@ -53,6 +53,16 @@ class Tally:
         return lost, cause
 
 
+class Settle:
+    """A request to commit what is in the journal: at once, or when the program is at rest."""
+
+    __slots__ = ("at_once", "done", "recover")
+
+    def __init__(self, *, at_once: bool = True, recover: bool = False) -> None:
+        self.at_once, self.recover = at_once, recover  # recover: what processes that died left
+        self.done = threading.Event()
+
+
 class Flush:
     """A request to commit and sign everything queued before it."""
 

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Final
 
 from provkeep.errors import ProvkeepError, RecordingError, StoreError, StoreLockedError
 from provkeep.model import events as ev
+from provkeep.recording.keeping import Keeping
 from provkeep.recording.opening import open_for_recording
 from provkeep.recording.outbox import BUSY_MS, Outbox
-from provkeep.recording.telling import Flush, Tally, where
+from provkeep.recording.telling import Flush, Settle, Tally, where
 from provkeep.recording.trace import Trace
 
 if TYPE_CHECKING:
-    from provkeep.recording.recorder import Buffer
+    from provkeep.recording.buffer import Buffer
 
 TICK_S: Final = 0.5  # how often open traces are looked at
 PARTIAL_S: Final = 1.0  # an open trace is written this often
@@ -31,6 +32,8 @@ LINGER_S: Final = 2.0  # how long runs may go on after their root before they ar
 IDLE_S: Final = 4 * 3600.0  # a root that says nothing for so long is abandoned
 MAX_OPEN: Final = 5_000  # open traces kept; beyond, the longest idle are closed
 MAX_BATCH: Final = 256  # traces in one turn
+QUIET_S: Final = 0.02  # the program is at rest when no root run ended for so long
+KEPT_S: Final = 0.5  # rest or not, what was acknowledged is committed after so long
 MAX_QUEUED: Final = 2_000  # traces that may wait before their chains have to
 LOCKED_S: Final = 5.0  # a lock usually passes: so long it is waited for before chains go on
 RETRY_S: Final = 0.1
@@ -50,7 +53,8 @@ class Writer:
         self.created = False
         self.tally = Tally()
         self._on_evict = on_evict
-        self._queue: SimpleQueue[Buffer | Flush] = SimpleQueue()
+        self._queue: SimpleQueue[Buffer | Flush | Settle] = SimpleQueue()
+        self._keeping = Keeping(path, self.tally)
         self._start_lock = threading.RLock()  # a finalizer may record while it is held
         self._thread: threading.Thread | None = None
         self._outbox: Outbox | None = None
@@ -72,6 +76,15 @@ class Writer:
             opened = open_for_recording(self.path, busy_ms=BUSY_MS)
             self.created = opened.created
             self._outbox = Outbox(opened, self.tally)
+            self._keeping.begin(opened.store.store_id)
+            self._recover(self._outbox)
+
+    def _recover(self, outbox: Outbox) -> None:
+        """Take up what processes that died have left in their journals."""
+        for buffer in self._keeping.recover(outbox):
+            self.opened[buffer.tid] = buffer
+        if self._keeping.waiting:
+            self._tell()
 
     def start(self) -> None:
         """Start the thread, unless it runs."""
@@ -93,6 +106,41 @@ class Writer:
         self._queue.put(buffer)
         if not self.running:
             self.start()
+
+    def keep(self, buffer: Buffer) -> bool:
+        """Seal what a trace has said into the journal; False where its chain has to wait."""
+        if not self._keeping.keep(buffer, self._outbox):
+            return False
+        self._tell()
+        return True
+
+    def _tell(self) -> None:
+        if self._keeping.must_tell():
+            self._queue.put(Settle(at_once=False))
+        if not self.running:
+            self.start()
+
+    def settle(self) -> None:
+        """Wait until what is in the journal is committed, or refused."""
+        if self._keeping.unsettled and not self.is_current():
+            self._settle(Settle())
+
+    def take_up(self) -> bool:
+        """See ``Recorder.take_up``."""
+        if self._outbox is None or self.is_current():
+            return False
+        self._settle(Settle(recover=True))
+        return True
+
+    def _settle(self, request: Settle) -> None:
+        self._queue.put(request)
+        self.start()
+        while not request.done.wait(POLL_S):
+            self.start()  # unless it runs
+
+    def leave(self) -> None:
+        """In a forked child: what is open is the parent's."""
+        self._keeping.leave()
 
     def is_current(self) -> bool:
         """Is this the writer's own thread?"""
@@ -152,14 +200,24 @@ class Writer:
     def _round(self) -> bool:
         """Do what is queued; False when the thread may end."""
         flushes: list[Flush] = []
+        settles: list[Settle] = []
         buffers: dict[Buffer, None] = {}
         outbox = self._outbox
-        impatient = self._waiting or (outbox is not None and outbox.refusal is not None)
+        impatient = (
+            self._waiting
+            or self._keeping.waiting
+            or (outbox is not None and outbox.refusal is not None)
+        )
         try:
             item = self._queue.get(timeout=RETRY_S if impatient else TICK_S)
             while True:
                 if isinstance(item, Flush):
                     flushes.append(item)
+                elif isinstance(item, Settle):
+                    settles.append(item)
+                    if not item.at_once and not buffers and not flushes:
+                        item = self._rest()
+                        continue
                 else:
                     buffers[item] = None
                 if len(buffers) >= MAX_BATCH:
@@ -169,6 +227,9 @@ class Writer:
             pass
         ended = False
         try:
+            outbox = self._outbox
+            if outbox is not None and any(settle.recover for settle in settles):
+                self._recover(outbox)
             self._turn(list(buffers), bool(flushes), stop=any(f.stop for f in flushes))
         except Exception as error:  # noqa: BLE001  # the loop must go on: told at flush
             self.tally.add(error, 0)
@@ -181,7 +242,24 @@ class Writer:
             finally:
                 for request in flushes:
                     request.done.set()
+                for settle in settles:
+                    settle.done.set()
         return not ended
+
+    def _rest(self) -> Buffer | Flush | Settle:
+        """Wait until the program is at rest, or somebody asks; then give what was said first.
+
+        Raises:
+            Empty: nothing was.
+        """
+        until = time.monotonic() + KEPT_S
+        while True:
+            kept = self._keeping.waiting
+            try:
+                return self._queue.get(timeout=QUIET_S)
+            except Empty:
+                if self._keeping.waiting == kept or time.monotonic() >= until:
+                    raise
 
     def _report(self, flushes: list[Flush]) -> None:
         """Say what was lost, what waits, and why."""
@@ -208,6 +286,7 @@ class Writer:
                 self.running = True
                 return False
             self._outbox = None
+            self._keeping.close()
             if outbox is not None:
                 try:
                     outbox.close()
@@ -234,6 +313,7 @@ class Writer:
         assert outbox is not None  # noqa: S101  # just opened
         now = time.monotonic()
         outbox.heed_erasures()
+        self._take_kept(outbox, now)
         for buffer in buffers:
             self._take(buffer, outbox, now)
         look = flush or now - self._looked_at >= PARTIAL_S
@@ -253,11 +333,24 @@ class Writer:
             for buffer in settled:
                 self._advance(buffer, outbox, now)
 
+    def _take_kept(self, outbox: Outbox, now: float) -> None:
+        """Read and commit what is in the journal, some at a time, so that others get a turn."""
+        for some in self._keeping.next():
+            for buffer in some:
+                self._take(buffer, outbox, now)
+            if outbox.due():
+                self._write(outbox, now)
+            self._keeping.let_go()
+            time.sleep(0)
+
     def _take(self, buffer: Buffer, outbox: Outbox, now: float) -> None:
         """Read a trace's queued events."""
         trace = buffer.trace
         if trace is None:
-            trace = buffer.trace = Trace(buffer.tid, outbox.ties, buffer.names, buffer.scope)
+            with self._keeping.claim:
+                if self._keeping.is_claimed(buffer):
+                    return  # its own thread is keeping it: it comes
+                trace = buffer.trace = Trace(buffer.tid, outbox.ties, buffer.names, buffer.scope)
         trace.ties = outbox.ties  # those of a store that was closed meanwhile cannot be asked
         self._touched[buffer.tid] = now
         if buffer.done is not None:  # said before, unless a writer died
@@ -345,6 +438,7 @@ class Writer:
 
     def _answer(self, outbox: Outbox) -> None:
         """Let chains go on whose trace is committed, or will not be for some time."""
+        self._keeping.let_go()
         refusal = outbox.refusal
         patient = (
             isinstance(refusal, StoreLockedError)

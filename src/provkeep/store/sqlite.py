@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +132,7 @@ class SqliteStore:
         self.path = Path(path).absolute()
         self.read_only = read_only
         self._busy_ms = busy_ms
+        self.before: Callable[[], None] | None = None  # called before each question
         self._full = False
         self._place: Place | None = None
         self._seen: _Seen | None = None
@@ -189,6 +190,12 @@ class SqliteStore:
             raise StoreReplacedError(self.path)
         self._place.check()
 
+    def check_whole(self) -> None:
+        """The same, of its write-ahead log too."""
+        self.check_in_place()
+        if self._place is not None and self._place.lost_log():
+            raise StoreReplacedError(self.path)
+
     def wait_for_locks(self, busy_ms: int) -> None:
         """From now on wait so long for another process's lock when writing, in milliseconds."""
         if busy_ms != self._busy_ms:
@@ -237,6 +244,8 @@ class SqliteStore:
                 raise
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        if self.before is not None:
+            self.before()
         with self._reader.lock, clear_errors(self.path):
             return self._reader.get().execute(sql, parameters).fetchall()
 

@@ -1,0 +1,89 @@
+"""What a trace has said, as bytes and back: the plaintext of a journal's frame.
+
+Pickled, because snapshots share parts and a trace knows them again by sharing; opened only after
+their seal was checked, and then nothing but the classes named here is ever made from them.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Iterable
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, Final
+
+from provkeep.model import events as ev
+from provkeep.model.values import Part, Typed
+
+_KINDS: Final = (ev.RunStarted, ev.RunEnded, ev.RunFailed, ev.Noted, ev.TokensStreamed)
+_FIELDS: Final = {kind: attrgetter(*kind.__slots__) for kind in _KINDS}
+_CODES: Final = {kind: code for code, kind in enumerate(_KINDS)}
+_NAMES: Final[tuple[tuple[str, ...], ...]] = tuple(kind.__slots__ for kind in _KINDS)
+_NOTHING: Final = "nothing"  # the one object that stands for no value
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one trace had said when its root ended."""
+
+    tid: int
+    root: int
+    names: dict[str, str]
+    events: list[ev.Event]
+
+
+class _Writer(pickle.Pickler):
+    def persistent_id(self, obj: Any) -> str | None:
+        return _NOTHING if obj is ev.NOTHING else None
+
+
+def _part(part: Part) -> tuple[Any, ...]:
+    return Part, (part.kind, part.type_name, part.fields)
+
+
+def _typed(value: Typed) -> tuple[Any, ...]:
+    return Typed, (value.type_name, value.value)
+
+
+_REDUCERS: Final[dict[type, Any]] = {Part: _part, Typed: _typed}
+
+
+class _Reader(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "provkeep.model.values":
+            if name == "Part":
+                return Part
+            if name == "Typed":
+                return Typed
+        raise pickle.UnpicklingError("a frame holds values and nothing else")
+
+    def persistent_load(self, pid: Any) -> Any:
+        if pid == _NOTHING:
+            return ev.NOTHING
+        raise pickle.UnpicklingError("a frame names nothing else")
+
+
+def encode(tid: int, root: int, names: dict[str, str], events: Iterable[ev.Event]) -> bytes:
+    """The bytes of what a trace has said.
+
+    Raises:
+        Exception: something in it cannot be written so; then it is to be committed instead.
+    """
+    said = [(_CODES[type(event)], _FIELDS[type(event)](event)) for event in events]
+    out = io.BytesIO()
+    writer = _Writer(out, 5)
+    writer.dispatch_table = _REDUCERS
+    writer.dump((tid, root, names, said))
+    return out.getvalue()
+
+
+def decode(data: bytes) -> Said:
+    """What a trace had said. Only for bytes whose seal was checked.
+
+    Raises:
+        Exception: they are not what ``encode`` made.
+    """
+    tid, root, names, said = _Reader(io.BytesIO(data)).load()
+    events = [_KINDS[code](**dict(zip(_NAMES[code], values, strict=True))) for code, values in said]
+    return Said(tid, root, names, events)
