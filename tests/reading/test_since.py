@@ -74,10 +74,12 @@ ATTACKS = {
         "index-row",
     ),
     "change a trace's status": ("UPDATE trace SET status='error' WHERE id=500", "index-row"),
+    "change a trace's answer": ("UPDATE trace SET answer=answer+1 WHERE id=500", "index-row"),
+    "hide a trace's answer": ("UPDATE trace SET answer=NULL WHERE id=500", "index-row"),
     "delete a trace's row": ("DELETE FROM trace WHERE id=500", "index-row"),
     "add a trace's row": (
         "INSERT INTO trace SELECT 900, x'00', t0_us, end_us, status, kind, name, session, actor,"
-        " subject, runs, errors FROM trace WHERE id=500",
+        " subject, runs, errors, answer FROM trace WHERE id=500",
         "index-row",
     ),
     "delete a record of a trace": ("DELETE FROM trec WHERE trace=500", "index-row"),

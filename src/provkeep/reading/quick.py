@@ -17,7 +17,7 @@ from provkeep.store.index import Gathered, gather
 
 MAX_AHEAD: Final = 200_000  # rows kept because their records come later; beyond, the answer is no
 STREAMED: Final = ("trace", "trec")
-_RUNS, _ERRORS, _END, _STATUS = 10, 11, 3, 4  # columns of ``trace``
+_RUNS, _ERRORS, _END, _STATUS, _ANSWER = 10, 11, 3, 4, 12  # columns of ``trace``
 
 
 class QuickIndex:
@@ -57,6 +57,9 @@ class QuickIndex:
             self._add(found)
         elif found.runs or found.errors or found.status or found.end_us is not None:
             self.same = False  # it was taken as complete
+        elif found.answer is not None:  # again, with further documents that reached it
+            said = self._store.one("SELECT answer FROM store.trace WHERE id=?", (number,))
+            self.same &= said == (found.answer,)
         self._trec_of(number, seq)
         if found.crosses:
             self._store.cross(found, number)
@@ -78,6 +81,7 @@ class QuickIndex:
         mine[_ERRORS] += found.errors
         mine[_END] = mine[_END] if found.end_us is None else found.end_us
         mine[_STATUS] = mine[_STATUS] if found.status is None else found.status
+        mine[_ANSWER] = mine[_ANSWER] if found.answer is None else found.answer
         if tuple(mine) == theirs:
             del self._open[found.tid]
 

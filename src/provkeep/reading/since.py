@@ -62,7 +62,7 @@ class NewIndex:
         row = store.one("SELECT * FROM store.trace WHERE tid=?", (tid,))
         if row is None or row[1] != tid:
             return
-        blank = (*row[:3], None, None, *row[5:10], 0, 0)
+        blank = (*row[:3], None, None, *row[5:10], 0, 0, None)
         marks = ",".join("?" * len(blank))
         store.write(f"INSERT OR IGNORE INTO main.trace VALUES({marks})", blank)
         sql = "SELECT seq FROM store.trec WHERE trace=? AND seq<? ORDER BY seq"

@@ -57,6 +57,7 @@ class Gathered:
     name: str | None = None
     status: str | None = None
     end_us: int | None = None
+    answer: int | None = None  # -1: it ended without one
     docs: list[tuple[int, str | None, str | None]] = field(default_factory=list)
     links: list[list[Any]] = field(default_factory=list)
     names: dict[bytes, int] = field(default_factory=dict)
@@ -68,7 +69,7 @@ class Gathered:
         tags = [r.unb64(head[k]) if k in head else None for k in ("session", "actor", "subject")]
         times = self.t0_ns // 1000, self.end_us
         said = self.status, self.kind, self.name
-        return (self.tid, *times, *said, *tags, self.runs, self.errors)
+        return (self.tid, *times, *said, *tags, self.runs, self.errors, self.answer)
 
     @property
     def crosses(self) -> bool:
@@ -107,6 +108,7 @@ def gather(body: dict[str, Any]) -> Gathered:
         elif tag == r.SOURCE:
             found.names[r.unb64(entry[1])] = p0 + entry[2]
         elif tag == r.FINAL:
+            found.answer = entry[2]
             found.final += entry[3]
     return found
 
@@ -116,16 +118,16 @@ def _trace(conn: sqlite3.Connection, seq: int, body: dict[str, Any]) -> None:
     row = conn.execute("SELECT id FROM trace WHERE tid=?", (found.tid,)).fetchone()
     if row is None:
         trace = conn.execute(
-            "INSERT INTO trace(tid,t0_us,end_us,status,kind,name,session,actor,subject,runs,errors)"
-            " VALUES(?,?,?,?,?,?,?,?,?,?,?)",
+            "INSERT INTO trace(tid,t0_us,end_us,status,kind,name,session,actor,subject,runs,errors,"
+            "answer) VALUES(?,?,?,?,?,?,?,?,?,?,?,?)",
             found.row(),
         ).lastrowid
     else:
         trace = row[0]
         conn.execute(
             "UPDATE trace SET runs=runs+?, errors=errors+?, end_us=coalesce(?,end_us),"
-            " status=coalesce(?,status) WHERE id=?",
-            (found.runs, found.errors, found.end_us, found.status, trace),
+            " status=coalesce(?,status), answer=coalesce(?,answer) WHERE id=?",
+            (found.runs, found.errors, found.end_us, found.status, found.answer, trace),
         )
     conn.execute("INSERT INTO trec VALUES(?,?)", (trace, seq))
     if found.crosses:

@@ -27,7 +27,8 @@ CREATE TABLE head(id INTEGER PRIMARY KEY CHECK(id = 1), size INTEGER NOT NULL,
                   frontier BLOB NOT NULL);
 CREATE TABLE trace(id INTEGER PRIMARY KEY, tid BLOB NOT NULL UNIQUE, t0_us INTEGER NOT NULL,
                    end_us INTEGER, status TEXT, kind TEXT, name TEXT, session BLOB, actor BLOB,
-                   subject BLOB, runs INTEGER NOT NULL, errors INTEGER NOT NULL);
+                   subject BLOB, runs INTEGER NOT NULL, errors INTEGER NOT NULL,
+                   answer INTEGER);
 CREATE INDEX trace_t0 ON trace(t0_us);
 CREATE INDEX trace_session ON trace(session) WHERE session IS NOT NULL;
 CREATE INDEX trace_actor ON trace(actor) WHERE actor IS NOT NULL;
