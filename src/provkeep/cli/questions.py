@@ -126,11 +126,11 @@ def impact(database: Path, source: str, reader: str | None, as_json: bool) -> No
     """
     with opened(database, reader) as trail:
         found = trail.impact(source)
-    if as_json:
-        say_json(found.to_dict())
-        return
-    groups = {"reached": found.reached, "later": found.later, "retrieved": found.retrieved}
-    listed = [(how, trace) for how, traces in groups.items() for trace in traces]
+        if as_json:
+            say_json(found.to_dict())
+            return
+        groups = {"reached": found.reached, "later": found.later, "retrieved": found.retrieved}
+        listed = [(how, trace) for how, traces in groups.items() for trace in traces]
     if not listed:
         say(f"{source} reached nothing")
         return

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final, overload
+
+PAGE: Final = 200  # summaries read at a time
 
 
 def clock(at_us: int | None) -> str:
@@ -36,6 +40,58 @@ class TraceSummary:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
+
+
+class Summaries(Sequence[TraceSummary]):
+    """Traces in order of time; each is looked up, and its names opened, when it is asked for.
+
+    A page at a time is kept. The trail that it came from has to be open.
+
+    Args:
+        numbers: of the traces in the index.
+        load: the summaries of a few of them, in order.
+    """
+
+    __slots__ = ("_at", "_load", "_numbers", "_page")
+
+    def __init__(
+        self, numbers: Iterable[int], load: Callable[[Sequence[int]], list[TraceSummary]]
+    ) -> None:
+        self._numbers, self._load = array("q", numbers), load
+        self._at, self._page = -1, list[TraceSummary]()
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, at: int) -> TraceSummary: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[TraceSummary]: ...
+    def __getitem__(self, at: int | slice) -> TraceSummary | Sequence[TraceSummary]:
+        """One of them; or, of a stretch, again those that are read when asked for."""
+        if isinstance(at, slice):
+            return Summaries(self._numbers[at], self._load)
+        place = range(len(self._numbers))[at]
+        if place // PAGE != self._at:
+            begin = place - place % PAGE
+            self._page = self._load(self._numbers[begin : begin + PAGE])
+            self._at = place // PAGE
+        return self._page[place % PAGE]
+
+    def __iter__(self) -> Iterator[TraceSummary]:
+        for begin in range(0, len(self._numbers), PAGE):
+            yield from self._load(self._numbers[begin : begin + PAGE])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} traces>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +128,15 @@ class Impact:
     """What a source reached.
 
     ``reached`` are traces whose output it reached, ``later`` those that took something from them
-    (a later turn of the conversation), ``retrieved`` those that retrieved it and dropped it.
+    (a later turn of the conversation), ``retrieved`` those that retrieved it and dropped it. How
+    many there are is known; what each is called is read when it is asked for, while the trail is
+    open.
     """
 
     source: str
-    reached: tuple[TraceSummary, ...]
-    later: tuple[TraceSummary, ...]
-    retrieved: tuple[TraceSummary, ...]
+    reached: Sequence[TraceSummary]
+    later: Sequence[TraceSummary]
+    retrieved: Sequence[TraceSummary]
     outputs: tuple[str, ...]  # artifact ids of the outputs of ``reached``
 
     def __len__(self) -> int:
@@ -92,7 +150,11 @@ class Impact:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self)
+        traces = {
+            how: [trace.to_dict() for trace in getattr(self, how)]
+            for how in ("reached", "later", "retrieved")
+        }
+        return {"source": self.source, **traces, "outputs": self.outputs}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -177,8 +177,7 @@ def _described(
     if what != "retention":
         names = reader.source_names() if takes.sources or takes.traces else {}
         for tag in takes.sources:
-            found = reader.impact(f"s.{tag}")
-            derived.update((t.id, None) for t in (*found.reached, *found.later))
+            derived.update(dict.fromkeys(reader.built_on(r.unb64(tag))))
         rows = query_in(
             reader._store,
             "SELECT DISTINCT s.tag FROM trace t JOIN xref x ON x.trace = t.id JOIN source s"

@@ -9,15 +9,20 @@ from provkeep.errors import AmbiguousIdError, NothingRecordedError, UnknownIdErr
 from provkeep.model import records as r
 from provkeep.store.base import Store
 
-AT_ONCE: Final = 400  # values in one question
+AT_ONCE: Final = 256  # values in one question
 HEX_ID: Final = 32  # hex digits of a trace id
 
 
 def query_in(store: Store, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """Ask about many values: ``{marks}`` in ``sql`` stands for some of them at a time."""
+    """Ask about many values: ``{marks}`` in ``sql`` stands for some of them at a time.
+
+    The last value is repeated up to a power of two, so that there are few different statements
+    and SQLite has them prepared.
+    """
     out: list[tuple[Any, ...]] = []
     for at in range(0, len(values), AT_ONCE):
-        some = values[at : at + AT_ONCE]
+        some = list(values[at : at + AT_ONCE])
+        some += some[-1:] * ((1 << (len(some) - 1).bit_length()) - len(some))
         out += store.query(sql.replace("{marks}", ",".join("?" * len(some))), some)
     return out
 

@@ -31,9 +31,10 @@ from provkeep.errors import (
 from provkeep.model import records as r
 from provkeep.model.graph import Graph, Node
 from provkeep.reading import accesses as access_records
+from provkeep.reading import impacts
 from provkeep.reading import verify as verification
 from provkeep.reading.access import LISTED, AccessLog, Desk
-from provkeep.reading.answers import Access, Difference, Impact, TraceSummary
+from provkeep.reading.answers import Access, Difference, Impact, Summaries, TraceSummary
 from provkeep.reading.catalogue import Catalogue
 from provkeep.reading.deep import open_all
 from provkeep.reading.evidence import Case, Evidence
@@ -320,50 +321,41 @@ class Reader:
 
     def impact(self, source: str) -> Impact:
         """Every output that a source reached, and every later trace that built on one."""
-        tag = self.source_tag(source)
-        rows = self._store.query(
-            "SELECT t.tid, x.reach FROM xref x JOIN source s ON s.id = x.source"
-            " JOIN trace t ON t.id = x.trace WHERE s.tag = ? ORDER BY t.t0_us",
-            (tag,),
-        )
-        reached = [bytes(tid).hex() for tid, reach in rows if reach]
-        dropped = [bytes(tid).hex() for tid, reach in rows if not reach]
-        later = self._later(reached)
-        outputs = []
-        for tid in reached:
-            trace = self._paths.trace(tid)
-            if trace.answer >= 0:
-                outputs.append(trace.artifact_id(trace.answer))
-        known = set(reached)
+        found = impacts.hits(self._store, self.source_tag(source))
+        later = impacts.later(self._store, found.reached)
+        others = impacts.in_time(self._store, sorted(later.difference(found.reached)))
+        dropped = [number for number in found.retrieved if number not in later]
         return Impact(
             source=source,
-            reached=tuple(self._by_id(reached)),
-            later=tuple(self._by_id([t for t in later if t not in known])),
-            retrieved=tuple(self._by_id([t for t in dropped if t not in later])),
-            outputs=tuple(outputs),
+            reached=Summaries(found.reached, self._numbered),
+            later=Summaries(others, self._numbered),
+            retrieved=Summaries(dropped, self._numbered),
+            outputs=tuple(found.outputs),
         )
+
+    def built_on(self, tag: bytes) -> list[str]:
+        """Ids of the traces that the source with this tag reached, and of all that built on them.
+
+        No name is opened.
+        """
+        found = impacts.hits(self._store, tag).reached
+        later = impacts.later(self._store, found).difference(found)
+        return impacts.ids_of(self._store, [*found, *sorted(later)])
 
     def _later(self, begin: list[str]) -> list[str]:
         """Traces that took what these, or those that took it from them, gave."""
-        seen: dict[str, None] = {}
-        waiting = begin
-        while waiting:
-            rows = query_in(
-                self._store,
-                "SELECT DISTINCT u.tid FROM trace t JOIN link g ON g.trace = t.id AND g.role = 0"
-                " JOIN link k ON k.tag = g.tag AND k.role = 1 AND k.trace > t.id"
-                " JOIN trace u ON u.id = k.trace WHERE t.tid IN ({marks})",
-                [bytes.fromhex(t) for t in waiting],
-            )
-            found = [bytes(row[0]).hex() for row in rows]
-            waiting = [t for t in dict.fromkeys(found) if t not in seen]
-            seen.update(dict.fromkeys(waiting))
-        return list(seen)
+        numbers = impacts.numbers_of(self._store, begin)
+        return impacts.ids_of(self._store, sorted(impacts.later(self._store, numbers)))
 
     def _by_id(self, tids: list[str]) -> list[TraceSummary]:
-        wanted = [bytes.fromhex(t) for t in tids]
-        rows = query_in(self._store, _SUMMARY + " WHERE tid IN ({marks}) ORDER BY t0_us", wanted)
-        return self._summaries(rows)
+        numbers = impacts.numbers_of(self._store, tids)
+        return self._numbered(impacts.in_time(self._store, numbers))
+
+    def _numbered(self, numbers: Sequence[int]) -> list[TraceSummary]:
+        """Summaries by number, in that order."""
+        rows = query_in(self._store, _SUMMARY + " WHERE id IN ({marks})", numbers)
+        place = {number: at for at, number in enumerate(numbers)}
+        return self._summaries(sorted(rows, key=lambda row: place[row[11]]))
 
     def accesses(
         self,
