@@ -1,21 +1,20 @@
 """What verification costs: CPU a record, projected to a million, memory, and single proofs.
 
 The store is made by the recorder, once, and grown by the log: further traces repeat the recorded
-ones under new ids, times and random ciphertexts of the same lengths, appended and signed like any
-others. CPU is that of the whole process, all threads; nothing is spread over other processes.
+ones under new ids, times, lengths, data keys, actors and random ciphertexts, appended and signed
+like any others. CPU is that of the whole process; nothing is spread over other processes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import closing
-from copy import deepcopy
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -29,7 +28,9 @@ BATCH: Final = 1_000  # records in one commit
 SIGN: Final = 20_000  # records between two checkpoints
 PROOFS: Final = 300
 TAIL: Final = 1_000  # records after the pin, for --since
-SHAPES: Final = ("one run", "rag")
+ACTORS: Final = 1_000
+UNLIKE: Final = "rag, unlike"  # traces that differ in the number of their entries
+SHAPES: Final = ("one run", "rag", UNLIKE)
 
 
 def template(path: Path, shape: str) -> None:
@@ -45,47 +46,84 @@ def template(path: Path, shape: str) -> None:
         else:
             from workloads import workloads
 
-            found = workloads()[shape]
+            found = workloads()["rag"]
             for _ in range(2):  # the second finds its documents stored
                 found.call([handler])
 
 
-def grow(path: Path, count: int) -> None:
-    """Append traces like the last one until the log has ``count`` records."""
+def grow(path: Path, count: int, shape: str) -> None:
+    """Append traces like the last one until the log has ``count`` records; no two are equal."""
     import orjson
 
     from provkeep.model.records import Pending, b64
     from provkeep.sealing.home import load_recorder_config
+    from provkeep.store.keyfile import keys_path
     from provkeep.store.sqlite import SqliteStore
     from provkeep.tlog.checkpoint import LogKey
     from provkeep.tlog.log import Log
 
-    with closing(SqliteStore(path)) as store:
+    chance = Random(count)
+    with closing(SqliteStore(path)) as store, closing(sqlite3.connect(keys_path(path))) as keys:
         config = load_recorder_config(store.store_id)
         key, log = LogKey.from_seed(config.origin, config.log_seed), Log(store)
         [(size,)] = store.query("SELECT size FROM head")
         *_, (_, body) = store.records(size - 1)
         model: dict[str, Any] = orjson.loads(body)
-        lengths = [
-            len(data or b"")
-            for _, data in store.payloads(
-                range(model.get("p0", 0), model.get("p0", 0) + len(model.get("p", ())))
-            ).values()
-        ]
+        first = model.get("p0", 0)
+        numbers = range(first, first + len(model.get("p", ())))
+        lengths = [len(data or b"") for _, data in store.payloads(numbers).values()]
         t0 = int(model["t0"])
+        [(old,)] = keys.execute("SELECT max(id) FROM datakey")
+        newest = old
+        actors = [b64(chance.randbytes(12)) for _ in range(ACTORS)]
         while size < count:
             batch = []
             for _ in range(min(BATCH, count - size)):
-                fields = deepcopy(model) if len(batch) % 50 else orjson.loads(body)
-                envelopes = [os.urandom(n) for n in lengths]
-                fields["t"], fields["t0"] = os.urandom(16).hex(), str(t0 := t0 + 1_000_003)
-                for each, envelope in zip(fields.get("p", ()), envelopes, strict=True):
+                fields = orjson.loads(body)
+                envelopes = [chance.randbytes(n) for n in lengths]
+                fields["t0"] = str(t0 := t0 + 1_000_003)
+                fields["h"]["actor"] = chance.choice(actors)
+                for each in fields["keys"]:  # a trace has data keys of its own
+                    each[1:] = (newest := newest + 1), b64(chance.randbytes(32))
+                for each, envelope in zip(fields["p"], envelopes, strict=True):
                     each[0] = b64(sha256(envelope).digest())
+                fields["t"] = vary(fields, chance, unlike=shape == UNLIKE).hex()
                 batch.append(Pending(fields, envelopes))
             log.append(batch)
             size += len(batch)
             if size % SIGN < BATCH or size == count:
                 log.checkpoint(key)
+        made = ((number, bytes(40)) for number in range(old + 1, newest + 1))
+        keys.executemany("INSERT INTO datakey(id, epoch, wrapped) VALUES(?, 1, ?)", made)
+        keys.commit()
+
+
+def vary(fields: dict[str, Any], chance: Random, *, unlike: bool) -> bytes:
+    """Give the runs of a trace other ids and times, its texts other lengths; its id is returned.
+
+    ``unlike`` varies the number of entries, too, so that next to no two traces are of one shape.
+    """
+    from provkeep.model import records as r
+
+    tid, kept = chance.randbytes(16), []
+    for entry in fields["e"]:
+        if entry[0] == r.RUN:
+            entry[5] += chance.randrange(1_000_000)
+            entry[6] = r.b64(chance.randbytes(16) if entry[1] else tid)
+        elif entry[0] == r.END:
+            entry[2] += chance.randrange(1_000_000_000)
+        elif entry[0] == r.ARTIFACT and entry[5] > 0:
+            entry[5] += chance.randrange(1_000)
+        elif entry[0] == r.DERIVED and len(entry) > 5:
+            entry[4] = chance.randrange(1_001)
+            spans = chance.randrange(1, 5) if unlike else 1
+            entry[5] = [chance.randrange(5_000) for _ in range(4 * spans)]
+        elif entry[0] == r.LINK:
+            entry[1] = r.b64(chance.randbytes(r.TAG_BYTES))
+        if not unlike or entry[0] != r.DERIVED or chance.random() < 0.8:
+            kept.append(entry)
+    fields["e"] = kept
+    return tid
 
 
 def head(path: Path) -> Any:
@@ -166,12 +204,12 @@ def hashing() -> float:
 
 def measure(folder: Path, shape: str, count: int) -> dict[str, float]:
     """Everything about one shape of record."""
-    path = folder / f"{shape.replace(' ', '-')}.db"
+    path = folder / f"{shape.replace(',', '').replace(' ', '-')}.db"
     template(path, shape)
     tail = min(TAIL, count // 2)
-    grow(path, count - tail)
+    grow(path, count - tail, shape)
     pin = head(path)
-    grow(path, count)
+    grow(path, count, shape)
     new, whole = verified(path, pin, since=True), verified(path, head(path))
     return {
         **whole,
