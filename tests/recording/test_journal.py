@@ -311,6 +311,27 @@ def test_who_asks_in_the_same_process_finds_what_was_just_said(path):
         assert tid in {run.id for run in trail.runs()}
 
 
+@pytest.mark.parametrize("durability", ["trace", "batch"])
+def test_a_document_is_stored_once_however_many_traces_wait(path, durability):
+    import sqlite3
+
+    recorder = recorder_for(path)
+    scope = Scope(durability)
+    for _ in range(20):
+        root = start(recorder, scope)
+        document = Part("document", "Document", {"page_content": "told " * 99, "metadata": {}})
+        recorder.record(RunEnded(run_id=root, at_ns=2**60, outputs=[document]), scope)
+    recorder.close()
+    connection = sqlite3.connect(path)
+    [(size,)] = connection.execute("SELECT sum(length(data)) FROM payload")
+    [(count,)] = connection.execute("SELECT count(*) FROM doc")
+    bodies = [body for (body,) in connection.execute("SELECT body FROM record")]
+    connection.close()
+    assert count == 1
+    assert sum(b'"fp":' in body for body in bodies) == 1
+    assert size < 20 * 495
+
+
 def test_a_large_trace_is_committed_while_its_chain_waits(path, monkeypatch):
     monkeypatch.setattr(journals, "MAX_FRAME", 100)
     assert say(recorder_for(path), Scope()) in raw(path)

@@ -180,6 +180,7 @@ class Outbox:
     def write(self) -> list[Buffer]:
         """Commit what is ready; return the traces whose flight is over, written or lost."""
         settled: list[Buffer] = []
+        self.ties.fresh = False
         while self._unsealed and self._seal(self._unsealed[0]):
             self._over(self._unsealed.pop(0), settled)
         chunk = CHUNK

@@ -41,6 +41,7 @@ class Ties:
         self._given = Remembered()
         self._items = Remembered()
         self._slots = Remembered()
+        self.fresh = False  # a document was met that is not committed yet
 
     def tag(self, domain: str, text: str) -> bytes:
         """Keyed digest of a name, 12 bytes."""
@@ -61,6 +62,7 @@ class Ties:
         if found is None:
             rows = self._store.query("SELECT payload FROM doc WHERE tag=?", (mark,))
             if not rows:
+                self.fresh = True
                 return mark
             found = int(rows[0][0])
             self._documents.keep(mark, found)

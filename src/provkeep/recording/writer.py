@@ -316,6 +316,7 @@ class Writer:
         self._take_kept(outbox, now)
         for buffer in buffers:
             self._take(buffer, outbox, now)
+            self._share(outbox, now)
         look = flush or now - self._looked_at >= PARTIAL_S
         if look:
             self._looked_at = now
@@ -338,10 +339,16 @@ class Writer:
         for some in self._keeping.next():
             for buffer in some:
                 self._take(buffer, outbox, now)
+                self._share(outbox, now)
             if outbox.due():
                 self._write(outbox, now)
             self._keeping.let_go()
             time.sleep(0)
+
+    def _share(self, outbox: Outbox, now: float) -> None:
+        """Commit a new document before the next trace is read, which refers to it then."""
+        if outbox.ties.fresh and outbox.due():
+            self._write(outbox, now)
 
     def _take(self, buffer: Buffer, outbox: Outbox, now: float) -> None:
         """Read a trace's queued events."""
