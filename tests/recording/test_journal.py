@@ -290,6 +290,25 @@ def test_the_journal_of_a_process_that_lives_is_left_alone(path):
     assert raw(path) == {tid}
 
 
+def test_who_looks_for_journals_at_the_wrong_moment_costs_a_process_its_own(path, monkeypatch):
+    def busy(*_):
+        raise BlockingIOError
+
+    monkeypatch.setattr(journals.fcntl, "flock", busy)
+    recorder = recorder_for(path)
+    assert say(recorder, Scope()) in raw(path), "its chains wait"
+    assert not journals_of(path)
+    recorder.close()
+
+
+def test_an_empty_journal_without_its_key_goes(path, home):
+    recorder_for(path).close()
+    empty = path.with_name(f"{path.name}.{'0' * 16}.journal")
+    empty.touch(0o600)
+    settle(path)
+    assert not journals_of(path)
+
+
 @needs_fork
 def test_a_forked_child_does_not_let_go_of_its_parents_journal(path):
     recorder = recorder_for(path)

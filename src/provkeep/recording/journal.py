@@ -135,8 +135,14 @@ def begin(database: Path, store_id: bytes) -> Journal | None:
         return None
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
+        key.drop()
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # somebody who looks for journals was faster: go without one
+        os.close(descriptor)
+        path.unlink(missing_ok=True)
         key.drop()
         return None
     return Journal(path, descriptor, key)
@@ -183,7 +189,9 @@ def take_up(path: Path, database: Path, store_id: bytes) -> Journal | None:
             raise OSError("another process was faster")
         return Journal(path, descriptor, read_key(store_id, name))
     except ProvkeepError as error:
-        if os.fstat(descriptor).st_size:
+        if not os.fstat(descriptor).st_size:
+            path.unlink(missing_ok=True)
+        else:
             log.warning("provkeep: %s waits to be recorded and cannot be opened: %s", path, error)
     except OSError:
         pass
