@@ -6,11 +6,9 @@ its records must be from roots signed by a key that was known beforehand.
 
 from __future__ import annotations
 
-from binascii import b2a_base64
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any, Final
 
 from provkeep.model.canonical import MAX_BODY
@@ -19,19 +17,19 @@ from provkeep.reading import shapes
 from provkeep.reading.findings import Findings
 from provkeep.reading.frozen import FrozenStore, Row
 from provkeep.reading.keychecks import KeyUse
+from provkeep.reading.molds import Molds, key_numbers
+from provkeep.reading.payloads import Payloads
 from provkeep.reading.reindex import Index
 from provkeep.reading.signed import Signed, Trust
 from provkeep.reading.statements import Statements
 from provkeep.reading.tree import Regrown
 from provkeep.store import schema
-from provkeep.tlog.merkle import leaf_hash
+from provkeep.tlog.merkle import leaf_hash, leaf_hashes
 
 MAX_GAP: Final = 100_000  # missing numbers in a row that are counted one by one
 MAX_OBJECTS: Final = 1_000  # rows of sqlite_schema that are looked at
-STEP: Final = 256  # records between two calls of ``progress``
+STEP: Final = 256  # records between two calls of ``progress``, and looked at together at most
 STATISTICS: Final = ("sqlite_stat1", "sqlite_stat4")  # ANALYZE makes them; they hold no facts
-
-_URL_ALPHABET: Final = bytes.maketrans(b"+/", b"-_")
 
 Progress = Callable[[int, int], None]
 
@@ -106,11 +104,9 @@ class Walk:
         self._store, self._trust, self._out, self._progress = store, trust, out, progress
         self._tree, self._index, self._start = tree, index, start
         self._signed = Signed(store, trust, tree, out, start)
-        self._payloads: Iterator[Row] | None = None
-        self._payload: Row | None = None
-        self._next_payload = 1
-        if not start:
-            self._open_payloads(-(2**63))
+        self._payloads = Payloads(store, out, seen, start)
+        self._molds = Molds()
+        self._stride = 1  # so many records are looked at together; more while that goes well
         self._whole = True  # every record could be read, so that the index can be compared
         self._store_id: Any = None
         self._statements = Statements(out)
@@ -123,26 +119,22 @@ class Walk:
 
     def run(self, stated: int, frontier: bytes) -> Seen:
         """Check everything that follows from the records, and the stored tree head."""
-        seen, tree, signed = self.seen, self._tree, self._signed
+        seen, signed = self.seen, self._signed
         signed.meet()
-        rows = self._store.rows(
+        rows = self._store.ahead(
             "SELECT seq, CASE WHEN length(body) <= ? THEN body END FROM store.record"
             " WHERE seq >= ? ORDER BY seq",
             (MAX_BODY, self._start or -(2**63)),
         )
-        for seq, body in rows:
-            seen.records += 1
-            if seq != tree.size and not self._skip_to(seq):
-                self._whole = False
-                continue
-            fields = shapes.parse(body)
-            if type(fields) is dict and fields.get("k") == LOG_KEY:
-                signed.rotated(seq, fields)
-            tree.add(_leaf(body))
-            self._record(seq, fields)
-            if signed.is_due():
-                signed.meet()
-            if self._progress is not None and not seen.records % STEP:
+        while some := rows.look(min(self._stride, signed.room())):
+            done = self._together(some)
+            self._stride = min(STEP, 2 * done or 1)
+            if not done:
+                self._alone(*some[0])
+                done = 1
+            rows.take(done)
+            seen.records += done
+            if self._progress is not None and seen.records % STEP < done:
                 self._progress(seen.records, max(stated - self._start, seen.records))
         self._end(stated, frontier)
         if not self._start:
@@ -173,29 +165,72 @@ class Walk:
             self._signed.meet()
         return True
 
+    # -- many records ----------------------------------------------------------------------------
+
+    def _together(self, rows: list[Row]) -> int:
+        """How many of these records were shown to be right at once; the next one is not seen yet.
+
+        Nothing is ever said here: whatever is not plainly right is looked at by itself.
+        """
+        size, seen = self._tree.size, self.seen
+        numbers, bodies = zip(*rows, strict=True)
+        if numbers != tuple(range(size, size + len(rows))):
+            return 0
+        fits = self._molds.fit(bodies)
+        while fits:
+            sources = self._payloads.follow(size, fits)
+            if sources is not None and self._index.follow(size, fits, sources):
+                break
+            del fits[len(fits) // 2 :]
+        if not fits:
+            return 0
+        done = len(fits)
+        self._payloads.take(fits)
+        self._tree.extend(leaf_hashes(bodies[:done]))
+        seen.use.meet_keys(size + done - 1, key_numbers(fits))
+        if self._signed.is_due():
+            self._signed.meet()
+        return done
+
     # -- one record ------------------------------------------------------------------------------
 
-    def _record(self, seq: int, fields: dict[str, Any] | str) -> None:
+    def _alone(self, seq: int, body: Any) -> None:
+        if seq != self._tree.size and not self._skip_to(seq):
+            self._whole = False
+            return
+        fields = shapes.parse(body)
+        if isinstance(fields, dict) and fields.get("k") == LOG_KEY:
+            self._signed.rotated(seq, fields)
+        self._tree.add(_leaf(body))
+        if self._record(seq, fields) and isinstance(fields, dict):
+            self._molds.learn(body, fields)
+        if self._signed.is_due():
+            self._signed.meet()
+
+    def _record(self, seq: int, fields: dict[str, Any] | str) -> bool:
+        """Check one record; is it one of a trace, of a right shape, and makes index rows?"""
         if isinstance(fields, str):
             self._out.error("not-canonical", f"record {seq}", fields)
             self._whole = False
-            return
+            return False
         problem = shapes.problem(seq, fields)
         if problem is not None:
             self._out.error("record-malformed", f"record {seq}", problem)
             self._whole = False
-            return
+            return False
         numbers = range(0)
         sources: list[Row] = []
         if "p" in fields:
-            numbers, sources = self._check_payloads(seq, fields["p0"], fields["p"])
-        if not self._index.add(seq, fields, numbers, sources):
+            numbers, sources = self._payloads.check(seq, fields["p0"], fields["p"])
+        derived = self._index.add(seq, fields, numbers, sources)
+        if not derived:
             self._out.error("record-malformed", f"record {seq}", "no index can be derived from it")
             self._whole = False
         self.seen.use.meet(seq, fields)
         if fields["k"] != "trace":
             self._statements.meet(seq, fields)
             self._remark(seq, fields)
+        return derived and fields["k"] == "trace"
 
     def _remark(self, seq: int, fields: dict[str, Any]) -> None:
         out, place, kind = self._out, f"record {seq}", fields["k"]
@@ -219,93 +254,12 @@ class Walk:
                 self._out.error("origin-mismatch", "record 0", "it names another key")
         self._store_id = fields.get("store")
 
-    # -- payloads --------------------------------------------------------------------------------
-
-    def _open_payloads(self, first: int) -> None:
-        sql = "SELECT id, seq, source, data FROM store.payload WHERE id >= ? ORDER BY id"
-        self._payloads = self._store.rows(sql, (first,))
-        self._payload = next(self._payloads, None)
-
-    def _check_payloads(
-        self, seq: int, first: int, hashes: list[list[Any]]
-    ) -> tuple[range, list[Row]]:
-        """Compare the payloads of a record with the hashes it committed to."""
-        numbers = range(first, first + len(hashes))
-        if self._payloads is None:
-            self._begin_payloads(seq, first)
-        if first != self._next_payload:
-            sentence = f"its payloads begin at {first}, the log so far at {self._next_payload}"
-            self._out.error("payload-order", f"record {seq}", sentence)
-        found: list[bytes | None] = []
-        sources: list[Row] = []
-        for number in numbers:
-            row = self._payload
-            if row is None or row[0] != number:
-                row = self._find_payload(number)
-            else:
-                self._take_payload()
-            found.append(self._digest(seq, number, row))
-            if row is not None and row[2] is not None:
-                sources.append((number, row[2]))
-        if None in found or _spelled(found) != [wanted for wanted, _ in hashes]:
-            for number, digest, (wanted, _) in zip(numbers, found, hashes, strict=True):
-                if digest is not None and _spelled([digest]) != [wanted]:
-                    sentence = f"it is not the one that record {seq} committed to"
-                    self._out.error("payload-altered", f"payload {number}", sentence)
-        self._next_payload = max(self._next_payload, numbers.stop)
-        return numbers, sources
-
-    def _begin_payloads(self, seq: int, first: int) -> None:
-        """The payloads of new records begin where those of the pinned ones end."""
-        self._next_payload = first
-        if first > 1:
-            sql = "SELECT seq FROM store.payload WHERE id=?"
-            (owner,) = self._store.one(sql, (first - 1,)) or (None,)
-            if type(owner) is not int or not 0 <= owner < self._start:
-                sentence = f"its payloads begin at {first}, and none of the pinned ones end there"
-                self._out.error("payload-order", f"record {seq}", sentence)
-        self._open_payloads(first)
-
-    def _digest(self, seq: int, number: int, row: Row | None) -> bytes | None:
-        """The hash of a payload; None, and a finding, when there are no such bytes."""
-        out, place = self._out, f"payload {number}"
-        if row is None or row[3] is None:
-            out.error("payload-missing", place, f"record {seq} names it")
-            return None
-        if row[1] != seq:
-            sentence = f"it is filed under another record than {seq}, which names it"
-            out.error("payload-order", place, sentence)
-        if not isinstance(row[3], bytes):
-            out.error("payload-altered", place, f"record {seq} committed to bytes")
-            return None
-        return sha256(row[3]).digest()
-
-    def _find_payload(self, number: int) -> Row | None:
-        """The payload of this number; those before it belong to no record."""
-        while self._payload is not None and self._payload[0] < number:
-            self._out.error("payload-orphan", f"payload {self._payload[0]}", "no record names it")
-            self._take_payload()
-        if self._payload is None or self._payload[0] != number:
-            return None
-        return self._take_payload()
-
-    def _take_payload(self) -> Row | None:
-        assert self._payloads is not None  # noqa: S101  # opened before the first is looked for
-        row, self._payload = self._payload, next(self._payloads, None)
-        self.seen.payloads += 1
-        return row
-
     # -- the end ---------------------------------------------------------------------------------
 
     def _end(self, stated: int, frontier: bytes) -> None:
         """Everything that speaks of the log as a whole."""
         out, tree, seen = self._out, self._tree, self.seen
-        if self._payloads is not None:
-            self._find_payload(2**63)
-        else:
-            row = self._store.one("SELECT id, seq FROM store.payload ORDER BY id DESC LIMIT 1")
-            if row is not None and (type(row[1]) is not int or row[1] >= self._start):
-                out.error("payload-orphan", f"payload {row[0]}", "no record names it")
+        self._payloads.finish()
         size = seen.size = tree.size
         if not size:
             out.error("empty", "table record", "there is no record; every log has record 0")
@@ -341,10 +295,3 @@ def _leaf(body: Any) -> bytes | None:
     if isinstance(body, str):
         body = body.encode("utf-8", "surrogateescape")
     return leaf_hash(body) if isinstance(body, bytes) else None
-
-
-def _spelled(digests: list[bytes | None]) -> list[str]:
-    """SHA-256 hashes as records spell them, all at once: each in 44 characters, the last an A."""
-    joined = b"\0".join(digest or bytes(32) for digest in digests) + b"\0"
-    text = b2a_base64(joined, newline=False).translate(_URL_ALPHABET).decode()
-    return [text[at : at + 43] for at in range(0, 44 * len(digests), 44)]

@@ -9,8 +9,8 @@ writing meanwhile. Values are read as they lie there: a text that is not UTF-8 i
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice, zip_longest
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -39,6 +39,35 @@ KEY_COLUMNS: Final = {  # how many leading columns name a row
 MAX_ROWS: Final = 1_000  # differing rows of one table that are looked at
 
 Row = tuple[Any, ...]
+Reshape = Callable[[Iterator[Row]], Iterator[Row]]
+
+
+class Ahead:
+    """Rows of a query; what was only looked at stays."""
+
+    def __init__(self, rows: Iterator[Row], path: Path) -> None:
+        self._rows, self._path = rows, path
+        self._kept: list[Row] = []
+        self._at = 0  # where in ``_kept`` the next row is
+
+    def look(self, count: int) -> list[Row]:
+        """The next ``count`` rows, fewer at the end."""
+        lacking = count - (len(self._kept) - self._at)
+        if lacking > 0:
+            with clear_errors(self._path):
+                self._kept = [*self._kept[self._at :], *islice(self._rows, lacking)]
+            self._at = 0
+        return self._kept[self._at : self._at + count]
+
+    def take(self, count: int = 1) -> None:
+        """Go on behind so many rows that were looked at."""
+        self._at += count
+
+    @property
+    def first(self) -> Row | None:
+        """The next row; None at the end."""
+        found = self._kept[self._at : self._at + 1] or self.look(1)
+        return found[0] if found else None
 
 
 class FrozenStore:
@@ -98,6 +127,11 @@ class FrozenStore:
             for row in self._conn.execute(sql, parameters):  # noqa: UP028  # for that reason
                 yield row
 
+    def ahead(self, sql: str, parameters: Sequence[Any] = (), by: Reshape = iter) -> Ahead:
+        """Rows that can be looked at before they are taken; ``by`` says what becomes of each."""
+        with clear_errors(self.path):
+            return Ahead(by(self._conn.execute(sql, parameters)), self.path)
+
     def one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
         """The first row, if there is one."""
         return next(self.rows(sql, parameters), None)
@@ -117,6 +151,13 @@ class FrozenStore:
         """Change a table of the scratch index."""
         with clear_errors(self.path):
             self._conn.execute(sql, parameters)
+
+    def see(self, sources: Sequence[Row]) -> None:
+        """Remember payloads, by number, for which the store names a source."""
+        if sources:
+            with clear_errors(self.path):
+                sql = "INSERT OR REPLACE INTO main.seen VALUES(?,?)"
+                self._conn.executemany(sql, sources)
 
     def cross(self, found: index.Gathered, trace: int) -> None:
         """Derive what one record of a trace adds to the tables that cross traces."""

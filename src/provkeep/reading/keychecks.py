@@ -63,6 +63,13 @@ class KeyUse:
         self.newest = -1  # erase record
         self.records = 0
 
+    def meet_keys(self, seq: int, numbers: Iterable[int]) -> None:
+        """Take in the keys that the records up to this one name."""
+        self.records = seq + 1
+        for number in numbers:
+            if number >= 0:
+                self.used.add(number)
+
     def meet(self, seq: int, fields: dict[str, Any]) -> None:
         """Take what one record of a right shape says."""
         self.records = seq + 1

@@ -8,10 +8,12 @@ it again, and what it says counts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any, Final
 
 from provkeep.reading.frozen import FrozenStore, Row
+from provkeep.reading.molds import Fit
 from provkeep.store import schema
 from provkeep.store.index import Gathered, gather
 
@@ -26,9 +28,8 @@ class QuickIndex:
     def __init__(self, store: FrozenStore) -> None:
         self.same = True
         self._store = store
-        self._traces = store.rows("SELECT * FROM store.trace ORDER BY id")
-        self._trecs = store.rows("SELECT * FROM store.trec ORDER BY trace, seq")
-        self._trec: Row | None = next(self._trecs, None)
+        self._traces = store.ahead("SELECT * FROM store.trace ORDER BY id")
+        self._trecs = store.ahead("SELECT * FROM store.trec ORDER BY trace, seq")
         self._last = 0  # trace id
         self._ahead: dict[int, Any] = {}  # rows of trec by seq, of records that come later
         self._open: dict[bytes, tuple[list[Any], Row | None]] = {}  # traces that must go on
@@ -49,7 +50,8 @@ class QuickIndex:
         number = self._last + 1 if fields["n"] == 0 else self._known(found)
         if number > self._last:
             self._last = number
-            mine, theirs = (number, *found.row()), next(self._traces, None)
+            mine, theirs = (number, *found.row()), self._traces.first
+            self._traces.take()
             if mine != theirs:
                 self._open[found.tid] = list(mine), theirs
                 self.same &= len(self._open) <= MAX_AHEAD
@@ -63,8 +65,29 @@ class QuickIndex:
         self._trec_of(number, seq)
         if found.crosses:
             self._store.cross(found, number)
-        for row in sources:
-            self._store.write("INSERT OR REPLACE INTO main.seen VALUES(?,?)", row)
+        self._store.see(sources)
+
+    def follow(self, seq: int, fits: Sequence[Fit], sources: list[Row]) -> bool:
+        """The same for records that fit molds; False, and nothing done, when one is not so."""
+        count, first = len(fits), self._last + 1
+        rows = [mold.row(number, found) for number, (mold, found) in enumerate(fits, first)]
+        if self._traces.look(count) != rows:
+            return False
+        numbers = range(first, first + count)
+        if self._trecs.look(count) != list(zip(numbers, range(seq, seq + count), strict=True)):
+            return False
+        across = [
+            (mold.gathered(found), number)
+            for number, (mold, found) in zip(numbers, fits, strict=True)
+            if mold.crosses
+        ]
+        for gathered, number in across:
+            self._store.cross(gathered, number)
+        self._store.see(sources)
+        self._traces.take(count)
+        self._trecs.take(count)
+        self._last += count
+        return True
 
     def _known(self, found: Gathered) -> int:
         """The id of the trace to which a later record belongs; the next one if there is none."""
@@ -86,21 +109,22 @@ class QuickIndex:
             del self._open[found.tid]
 
     def _trec_of(self, trace: int, seq: int) -> None:
-        row = self._trec
+        row = self._trecs.first
         if row == (trace, seq):
-            self._trec = next(self._trecs, None)
+            self._trecs.take()
             return
         while row is not None and len(self._ahead) <= MAX_AHEAD:
             if type(row[0]) is not int or row[0] > self._last:
                 break
             self._ahead[row[1]] = row[0]
-            row = self._trec = next(self._trecs, None)
+            self._trecs.take()
+            row = self._trecs.first
         if self._ahead.pop(seq, None) != trace:
             self.same = False
 
     def other(self) -> bool:
         """Do all tables but those that were compared on the way, and all ends, fit?"""
-        ended = next(self._traces, None) is None and self._trec is None
+        ended = self._traces.first is None and self._trecs.first is None
         if not (self.same and ended) or self._open or self._ahead:
             return False
         sql = "SELECT id, source FROM main.{} WHERE source IS NOT NULL ORDER BY id"

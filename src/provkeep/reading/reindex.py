@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import orjson
 
 from provkeep.reading.findings import Findings
 from provkeep.reading.frozen import FrozenStore, Row
+from provkeep.reading.molds import Fit
 from provkeep.reading.quick import QuickIndex
 from provkeep.store import schema
 
@@ -23,6 +25,18 @@ class Index(Protocol):
             fields: its body, of a shape that is known.
             numbers: of its payloads.
             sources: number and source of those for which the store names a source.
+        """
+
+    def follow(self, seq: int, fits: Sequence[Fit], sources: list[Row]) -> bool:
+        """Take in records that fit molds, if all of their index rows are seen to be right.
+
+        Args:
+            seq: number of the first.
+            fits: of their bodies.
+            sources: number and source of those payloads for which the store names a source.
+
+        Returns:
+            False when it was not seen, and nothing was taken in: ``add`` them.
         """
 
     def finish(self) -> None:
@@ -47,6 +61,13 @@ class WholeIndex:
         except self._store.underivable:
             return False
         return True
+
+    def follow(self, seq: int, fits: Sequence[Fit], sources: list[Row]) -> bool:
+        """See ``Index``."""
+        try:
+            return self._quick.same and self._quick.follow(seq, fits, sources)
+        except self._store.underivable:
+            return False
 
     def finish(self) -> None:
         """See ``Index``."""

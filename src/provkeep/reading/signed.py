@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from provkeep.errors import CheckpointError
-from provkeep.model.canonical import MAX_BODY
+from provkeep.model.canonical import MAX_BODY, MAX_INT
 from provkeep.model.records import LOG_KEY
 from provkeep.reading.findings import Findings
 from provkeep.reading.frozen import FrozenStore
@@ -74,6 +74,13 @@ class Signed:
                 self.pinned = False
                 sentence = f"it remembers another key than the one that signed {size} records"
                 self._out.error("pin-mismatch", "pin", sentence)
+
+    def room(self) -> int:
+        """How many more records there are before something is due, at least one."""
+        size, pin = self._tree.size, self._trust.pin
+        stated = size if self._next is None else self._next[0].size
+        pinned = size if pin is None else pin.size
+        return min([n - size for n in (stated, pinned) if n > size], default=MAX_INT)
 
     def is_due(self) -> bool:
         """Is something signed or pinned at the present size?"""

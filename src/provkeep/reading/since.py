@@ -7,6 +7,7 @@ records are read as they are stored.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
@@ -14,6 +15,7 @@ import orjson
 from provkeep.model import records as r
 from provkeep.reading.findings import Findings
 from provkeep.reading.frozen import KEY_COLUMNS, FrozenStore, Row
+from provkeep.reading.molds import Fit
 from provkeep.reading.reindex import row_name
 from provkeep.store import schema
 from provkeep.store.index import gather
@@ -50,9 +52,12 @@ class NewIndex:
             self._prepare(fields)
         except store.underivable:
             return False
-        for row in sources:
-            store.write("INSERT OR REPLACE INTO main.seen VALUES(?,?)", row)
+        store.see(sources)
         return store.derive(seq, fields, numbers)
+
+    def follow(self, seq: int, fits: Sequence[Fit], sources: list[Row]) -> bool:
+        """See ``Index``. Of what came before a pin little is known, so each is looked at."""
+        return False
 
     def _earlier(self, tid: bytes) -> None:
         """Take over the number of a trace, and derive again what its pinned records say."""

@@ -78,19 +78,34 @@ class Regrown:
         if not self.size % TILE:
             self._take_in()
 
+    def extend(self, leaves: list[bytes]) -> None:
+        """Take in the leaf hashes of the next records."""
+        at = 0
+        while at < len(leaves):
+            some = leaves[at : at + TILE - self.size % TILE]
+            self._waiting += some
+            self.size += len(some)
+            at += len(some)
+            if not self.size % TILE:
+                self._take_in()
+
     def _take_in(self) -> None:
         """Compare the waiting leaves, all of one tile, with that tile, and grow by them."""
         waiting = self._waiting
         if not waiting:
             return
-        number = self._main.size
+        number, node = self._main.size, b""
         place = number % TILE
         if place == 0:
             self._tile = self._read(0, number // TILE, TILE) if self._full(number) else None
         stored = self._tile[place : place + len(waiting)] if self._tile is not None else None
         if self._other is None and (waiting == stored if stored else None not in waiting):
-            self._main.extend(waiting)  # type: ignore[arg-type]  # none of them is None
-            self._leaves += waiting  # type: ignore[arg-type]
+            self._leaves += waiting  # type: ignore[arg-type]  # none of them is None
+            if len(waiting) < TILE:
+                self._main.extend(waiting)  # type: ignore[arg-type]
+            else:
+                node = root_of(self._leaves)
+                self._main.push(node, TILE)
         else:
             for i, leaf in enumerate(waiting):
                 self._weigh(leaf, stored[i] if stored else None)
@@ -98,9 +113,8 @@ class Regrown:
         if not self._main.size % TILE:
             if self._full(number):
                 self._tiles += 1
-            node = root_of(self._leaves)
+            self._climb(0, node or root_of(self._leaves))
             self._leaves = []
-            self._climb(0, node)
 
     def _weigh(self, leaf: bytes | None, stored: bytes | None) -> None:
         """Take in one leaf of which record and tile may say different things."""

@@ -65,16 +65,23 @@ class Gathered:
 
     def row(self) -> Row:
         """The columns of ``trace`` behind its id, as its first record makes them."""
-        head = self.head
-        tags = [r.unb64(head[k]) if k in head else None for k in ("session", "actor", "subject")]
         times = self.t0_ns // 1000, self.end_us
         said = self.status, self.kind, self.name
-        return (self.tid, *times, *said, *tags, self.runs, self.errors, self.answer)
+        return (self.tid, *times, *said, *tags(self.head), self.runs, self.errors, self.answer)
 
     @property
     def crosses(self) -> bool:
         """Is there anything in it for other tables than ``trace`` and ``trec``?"""
         return bool(self.docs or self.links or self.names or self.final)
+
+
+def tags(head: dict[str, Any]) -> tuple[bytes | None, ...]:
+    """The tags of session, actor and subject that a trace's first record names.
+
+    Raises:
+        ValueError, TypeError: one is not base64.
+    """
+    return tuple([r.unb64(head[k]) if k in head else None for k in ("session", "actor", "subject")])
 
 
 def gather(body: dict[str, Any]) -> Gathered:

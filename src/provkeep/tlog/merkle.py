@@ -32,6 +32,11 @@ def leaf_hash(body: bytes) -> bytes:
     return sha256(_LEAF_PREFIX + body).digest()
 
 
+def leaf_hashes(bodies: Sequence[bytes]) -> list[bytes]:
+    """Return the hashes of many entries."""
+    return [sha256(_LEAF_PREFIX + body).digest() for body in bodies]
+
+
 def node_hash(left: bytes, right: bytes) -> bytes:
     """Return the hash of an inner node: SHA-256(0x01 || left || right)."""
     return sha256(_NODE_PREFIX + left + right).digest()
@@ -72,14 +77,14 @@ class Frontier:
         while at < end:
             width = self._size & -self._size or WHOLE  # as far as the tree is aligned
             if width >= WHOLE and end - at >= WHOLE:
-                self._push(root_of(leaf_hashes[at : at + WHOLE]), WHOLE)
+                self.push(root_of(leaf_hashes[at : at + WHOLE]), WHOLE)
                 at += WHOLE
             else:
                 self.append(leaf_hashes[at])
                 at += 1
 
-    def _push(self, node: bytes, width: int) -> None:
-        """Add the root of ``width`` leaves; the size so far is a multiple of that."""
+    def push(self, node: bytes, width: int) -> None:
+        """Add the root of ``width`` leaves, a power of two; the size is a multiple of that."""
         size = self._size // width
         while size & 1:
             node = node_hash(self._hashes.pop(), node)
