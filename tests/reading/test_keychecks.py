@@ -11,7 +11,7 @@ numbers = st.sets(st.integers(0, 2**53) | st.integers(0, 70_000), max_size=60)
 def of(values):
     made = Numbers()
     for value in values:
-        made.add(value)
+        made.add([value])
     return made
 
 

@@ -6,7 +6,6 @@ says what they are; concatenated over the records of a trace they are its graph.
 
 from __future__ import annotations
 
-import base64
 import binascii
 from typing import Any, Final
 
@@ -45,6 +44,7 @@ LINK: Final = "l"  # [l, tag, artifact, role]: 0 gives, 1 takes
 FINAL: Final = "f"  # [f, output or -1, answer or -1, [payloads of sources that reached it]]
 
 _URL: Final = bytes.maketrans(b"+/", b"-_")
+_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 # What an access opened: one payload, several at once, one shown in a bundle, names, or nothing.
 OPENED: Final = ("payload", "payloads", "reveal", "names", "refused")
 GIVES, TAKES = 0, 1
@@ -60,7 +60,8 @@ def unb64(text: str) -> bytes:
     """The bytes of :func:`b64`; ValueError when it is not that."""
     if not isinstance(text, str):
         raise ValueError("not base64 text")
-    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    raw = text.encode("ascii").translate(_STANDARD)
+    data = binascii.a2b_base64(raw + b"=" * (-len(raw) % 4))
     if b64(data) != text:
         raise ValueError("not canonical base64")
     return data

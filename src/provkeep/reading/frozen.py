@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice, zip_longest
+from itertools import chain, islice
+from operator import methodcaller
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -37,27 +38,46 @@ KEY_COLUMNS: Final = {  # how many leading columns name a row
     "keychange": 1,
 }
 MAX_ROWS: Final = 1_000  # differing rows of one table that are looked at
+FETCH: Final = 256  # rows that are read at a time
+
+_TEXT: Final = methodcaller("decode", "utf-8", "surrogateescape")
 
 Row = tuple[Any, ...]
 Reshape = Callable[[Iterator[Row]], Iterator[Row]]
 
 
 class Ahead:
-    """Rows of a query; what was only looked at stays."""
+    """Rows of a query, read some at a time; what was only looked at stays.
+
+    When SQLite fails on the way, what it gave before is handed out first.
+    """
 
     def __init__(self, rows: Iterator[Row], path: Path) -> None:
         self._rows, self._path = rows, path
         self._kept: list[Row] = []
         self._at = 0  # where in ``_kept`` the next row is
+        self._error: StoreError | None = None
 
     def look(self, count: int) -> list[Row]:
-        """The next ``count`` rows, fewer at the end."""
-        lacking = count - (len(self._kept) - self._at)
-        if lacking > 0:
-            with clear_errors(self._path):
-                self._kept = [*self._kept[self._at :], *islice(self._rows, lacking)]
-            self._at = 0
-        return self._kept[self._at : self._at + count]
+        """The next ``count`` rows, fewer at the end. Raises when it fails before the first."""
+        at = self._at
+        if at + count > len(self._kept):
+            self._read(count)
+            at = 0
+        found = self._kept[at : at + count]
+        if not found and self._error is not None:
+            raise self._error
+        return found
+
+    def _read(self, count: int) -> None:
+        kept = self._kept = self._kept[self._at :]
+        self._at = 0
+        if self._error is None:
+            try:
+                with clear_errors(self._path):
+                    kept += islice(self._rows, max(count - len(kept), FETCH))
+            except StoreError as error:
+                self._error = error
 
     def take(self, count: int = 1) -> None:
         """Go on behind so many rows that were looked at."""
@@ -66,7 +86,7 @@ class Ahead:
     @property
     def first(self) -> Row | None:
         """The next row; None at the end."""
-        found = self._kept[self._at : self._at + 1] or self.look(1)
+        found = self.look(1)
         return found[0] if found else None
 
 
@@ -87,7 +107,7 @@ class FrozenStore:
         self.path = path
         uri = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if still else ''}"
         conn = self._conn = connect(scratch / "index", read_only=False, busy_ms=BUSY_MS)
-        conn.text_factory = _text
+        conn.text_factory = _TEXT
         usual = LookupError, ValueError, TypeError, AttributeError, OverflowError
         self.underivable = (*usual, conn.Error)  # what deriving from a strange body may raise
         try:
@@ -159,13 +179,14 @@ class FrozenStore:
                 sql = "INSERT OR REPLACE INTO main.seen VALUES(?,?)"
                 self._conn.executemany(sql, sources)
 
-    def cross(self, found: index.Gathered, trace: int) -> None:
-        """Derive what one record of a trace adds to the tables that cross traces."""
-        new = [(number,) for number, source, _ in found.docs if source is not None]
+    def cross(self, found: Sequence[tuple[index.Gathered, int]]) -> None:
+        """Derive what records of traces, with their ids, add to the tables that cross traces."""
+        docs = chain.from_iterable([each.docs for each, _ in found])
+        new = [(number,) for number, source, _ in docs if source is not None]
         if new:
             statement = "INSERT OR IGNORE INTO main.payload(id,seq) VALUES(?,0)"
             self._conn.executemany(statement, new)
-        index.cross(self._conn, found, trace)
+        index.cross(self._conn, found)
 
     def clear(self) -> None:
         """Empty the scratch index, to derive it anew."""
@@ -176,9 +197,13 @@ class FrozenStore:
         """Are the rows of an index table those of the scratch index, one for one?"""
         keys = ",".join(map(str, range(1, KEY_COLUMNS[table] + 1)))
         sql = f"SELECT * FROM {{}}.{table} ORDER BY {keys}"  # noqa: S608  # our own names
-        ours, theirs = self._conn.execute(sql.format("main")), self.rows(sql.format("store"))
-        both = zip_longest(ours, theirs)
-        return all(mine == its for mine, its in both)
+        ours, theirs = self.ahead(sql.format("main")), self.ahead(sql.format("store"))
+        while mine := ours.look(FETCH):
+            if mine != theirs.look(FETCH):
+                return False
+            ours.take(FETCH)
+            theirs.take(FETCH)
+        return theirs.first is None
 
     def lacking(self, table: str) -> Iterator[Row]:
         """Rows of the scratch index that the store does not have just so."""
@@ -253,7 +278,3 @@ def require_file(path: Path) -> None:
             raise NotAProvkeepFileError(path, "there is no such file")
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot be looked at ({type(error).__name__})") from error
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")

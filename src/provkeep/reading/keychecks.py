@@ -25,33 +25,45 @@ from provkeep.store.sqlite import SqliteStore
 PATIENCE_S: Final = 2.0  # an erasure takes so long from its record to the end of its keys, at most
 STEP_S: Final = 0.1
 MAX_LISTED: Final = 100_000  # missing keys that are looked into
-PAGE_BITS: Final = 15  # numbers are kept as bits in pages of 4 KiB
+PAGE_BITS: Final = 12
+PAGE: Final = 1 << PAGE_BITS  # numbers are kept in pages of so many bytes
 
 Range = tuple[int, int]
 
 
 class Numbers:
-    """A set of numbers, a bit each: four million keys take half a megabyte."""
+    """A set of numbers, a byte each in pages: four million keys take four megabytes."""
 
     def __init__(self) -> None:
         self._pages: dict[int, bytearray] = {}
 
-    def add(self, number: int) -> None:
-        """Put one in."""
-        page = self._pages.get(number >> PAGE_BITS)
-        if page is None:
-            page = self._pages[number >> PAGE_BITS] = bytearray(1 << PAGE_BITS - 3)
-        page[number >> 3 & len(page) - 1] |= 1 << (number & 7)
+    def add(self, numbers: Iterable[int]) -> None:
+        """Put some in; the negative are none."""
+        pages = self._pages
+        for number in numbers:
+            at = number >> PAGE_BITS
+            page = pages.get(at)
+            if page is None:
+                if number < 0:
+                    continue
+                page = pages[at] = bytearray(PAGE)
+            page[number & PAGE - 1] = 1
+
+    def __iter__(self) -> Iterator[int]:
+        """In order."""
+        return self.minus(Numbers())
 
     def minus(self, other: Numbers) -> Iterator[int]:
         """Those that the other set does not have, in order."""
         for at in sorted(self._pages):
-            bits = int.from_bytes(self._pages[at], "little")
-            bits &= ~int.from_bytes(other._pages.get(at, b""), "little")
-            while bits:
-                lowest = bits & -bits
-                yield (at << PAGE_BITS) + lowest.bit_length() - 1
-                bits ^= lowest
+            mine, theirs = self._pages[at], other._pages.get(at)
+            if theirs is not None:
+                both = int.from_bytes(mine, "little") & ~int.from_bytes(theirs, "little")
+                mine = bytearray(both.to_bytes(PAGE, "little"))
+            place = mine.find(1)
+            while place >= 0:
+                yield (at << PAGE_BITS) + place
+                place = mine.find(1, place + 1)
 
 
 class KeyUse:
@@ -66,16 +78,12 @@ class KeyUse:
     def meet_keys(self, seq: int, numbers: Iterable[int]) -> None:
         """Take in the keys that the records up to this one name."""
         self.records = seq + 1
-        for number in numbers:
-            if number >= 0:
-                self.used.add(number)
+        self.used.add(numbers)
 
     def meet(self, seq: int, fields: dict[str, Any]) -> None:
         """Take what one record of a right shape says."""
         self.records = seq + 1
-        for key in fields.get("keys", ()):
-            if key[1] >= 0:
-                self.used.add(key[1])
+        self.used.add([key[1] for key in fields.get("keys", ())])
         if fields.get("k") == "erase":
             gone = fields.get("gone")
             if isinstance(gone, list) and all(type(n) is int for n in gone):
@@ -132,14 +140,11 @@ def check_keys(path: Path, use: KeyUse, out: Findings) -> None:
 def _read(where: Path, gone: list[Range]) -> tuple[Numbers, list[int], int]:
     """The keys that are there, those of them that should not be, and what was erased."""
     there = Numbers()
-
-    def seen(numbers: Iterator[int]) -> Iterator[int]:
-        for number in numbers:
-            there.add(number)
-            yield number
-
     with contextlib.closing(KeyNumbers(where, still=is_still(where) is not None)) as keys:
-        return there, list(_among(seen(keys.all()), gone, inside=True)), keys.erased_through()
+        for some in keys.all():
+            there.add(some)
+        back = list(_among(there, gone, inside=True)) if gone else []
+        return there, back, keys.erased_through()
 
 
 def _among(numbers: Iterable[int], ranges: list[Range], *, inside: bool) -> Iterator[int]:

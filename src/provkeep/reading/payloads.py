@@ -100,19 +100,27 @@ class Payloads:
         if first != self._next:
             sentence = f"its payloads begin at {first}, the log so far at {self._next}"
             self._out.error("payload-order", f"record {seq}", sentence)
-        found: list[bytes | None] = []
-        sources: list[Row] = []
-        for number in numbers:
-            row = self._find(self._rows, number)
-            found.append(self._digest(seq, number, row))
-            if row is not None and row[2] is not None:
-                sources.append((number, row[2]))
-        for number, digest, (wanted, _) in zip(numbers, found, hashes, strict=True):
-            if digest is not None and _spelled([digest]) != [wanted.encode()]:
+        rows: Sequence[Row | None] = self._rows.look(len(numbers))
+        if [row[0] for row in rows if row] == [*numbers]:
+            self._rows.take(len(numbers))
+            self._seen.payloads += len(numbers)
+        else:
+            rows = [self._find(self._rows, number) for number in numbers]
+        found = [self._digest(seq, n, row) for n, row in zip(numbers, rows, strict=True)]
+        self._compare(seq, numbers, found, [wanted.encode() for wanted, _ in hashes])
+        self._next = max(self._next, numbers.stop)
+        return numbers, [row[0:3:2] for row in rows if row is not None and row[2] is not None]
+
+    def _compare(
+        self, seq: int, numbers: range, found: list[bytes | None], wanted: list[bytes]
+    ) -> None:
+        there = [each for each in found if each is not None]
+        if len(there) == len(found) and _spelled(there) == wanted:
+            return
+        for number, digest, hashed in zip(numbers, found, wanted, strict=True):
+            if digest is not None and _spelled([digest]) != [hashed]:
                 sentence = f"it is not the one that record {seq} committed to"
                 self._out.error("payload-altered", f"payload {number}", sentence)
-        self._next = max(self._next, numbers.stop)
-        return numbers, sources
 
     def _begin(self, seq: int, first: int) -> Ahead:
         """The payloads of new records begin where those of the pinned ones end."""

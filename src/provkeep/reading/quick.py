@@ -64,7 +64,7 @@ class QuickIndex:
             self.same &= said == (found.answer,)
         self._trec_of(number, seq)
         if found.crosses:
-            self._store.cross(found, number)
+            self._store.cross([(found, number)])
         self._store.see(sources)
 
     def follow(self, seq: int, fits: Sequence[Fit], sources: list[Row]) -> bool:
@@ -81,8 +81,8 @@ class QuickIndex:
             for number, (mold, found) in zip(numbers, fits, strict=True)
             if mold.crosses
         ]
-        for gathered, number in across:
-            self._store.cross(gathered, number)
+        if across:
+            self._store.cross(across)
         self._store.see(sources)
         self._traces.take(count)
         self._trecs.take(count)

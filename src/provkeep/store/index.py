@@ -8,6 +8,7 @@ traces and sources first appear in the log, so a rebuilt index is equal row for 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -68,6 +69,12 @@ class Gathered:
         times = self.t0_ns // 1000, self.end_us
         said = self.status, self.kind, self.name
         return (self.tid, *times, *said, *tags(self.head), self.runs, self.errors, self.answer)
+
+    @property
+    def reached(self) -> set[int]:
+        """Payloads of the documents that reached the end of the trace."""
+        p0 = self.p0
+        return {p if p >= 0 else p0 - p - 1 for p in self.final}
 
     @property
     def crosses(self) -> bool:
@@ -138,17 +145,34 @@ def _trace(conn: sqlite3.Connection, seq: int, body: dict[str, Any]) -> None:
         )
     conn.execute("INSERT INTO trec VALUES(?,?)", (trace, seq))
     if found.crosses:
-        cross(conn, found, trace)
+        cross(conn, [(found, trace)])
 
 
-def cross(conn: sqlite3.Connection, found: Gathered, trace: Any) -> None:
-    """Write what one record of the trace with this id adds to the tables that cross traces."""
-    p0 = found.p0
+def cross(conn: sqlite3.Connection, records: Sequence[tuple[Gathered, Any]]) -> None:
+    """Write what records of traces, with the ids of those, add to the tables that cross traces."""
+    asked = {d[0] for found, _ in records for d in found.docs if d[1] is None}
+    of = _sources_of(conn, asked.union(*[found.reached for found, _ in records]))
+    xrefs: list[Row] = []
+    for found, trace in records:
+        xrefs += [(source, trace, reach) for source, reach in _crossed(conn, found, of).items()]
+    conn.executemany(
+        "INSERT INTO xref VALUES(?,?,?) ON CONFLICT DO UPDATE SET reach=max(reach,excluded.reach)",
+        xrefs,
+    )
+    links = [(found.links, trace) for found, trace in records if found.links]
+    conn.executemany(
+        "INSERT OR IGNORE INTO link VALUES(?,?,?,?)",
+        [(r.unb64(t), trace, role, a) for each, trace in links for _, t, a, role in each],
+    )
+
+
+def _crossed(
+    conn: sqlite3.Connection, found: Gathered, of: dict[int, int | None]
+) -> dict[int, int]:
+    """The sources in a record, 1 for those that reached its end; ``of`` are those of payloads."""
     for source_tag, payload in found.names.items():
         _source(conn, source_tag, payload)
-    reached = {p if p >= 0 else p0 - p - 1 for p in found.final}
     rows: dict[int, int] = {}
-    of = _sources_of(conn, {d[0] for d in found.docs if d[1] is None} | reached)
     for payload, source_name, fingerprint in found.docs:
         if source_name is not None and fingerprint is not None:
             source: int | None = _source(conn, r.unb64(source_name), None)
@@ -159,18 +183,11 @@ def cross(conn: sqlite3.Connection, found: Gathered, trace: Any) -> None:
         of[payload] = source
         if source is not None:
             rows[source] = 0
-    for payload in reached:
+    for payload in found.reached:
         source = of.get(payload)
         if source is not None:
             rows[source] = 1
-    conn.executemany(
-        "INSERT INTO xref VALUES(?,?,?) ON CONFLICT DO UPDATE SET reach=max(reach,excluded.reach)",
-        [(source, trace, reach) for source, reach in rows.items()],
-    )
-    conn.executemany(
-        "INSERT OR IGNORE INTO link VALUES(?,?,?,?)",
-        [(r.unb64(tag), trace, role, artifact) for _, tag, artifact, role in found.links],
-    )
+    return rows
 
 
 def _sources_of(conn: sqlite3.Connection, payloads: set[int]) -> dict[int, int | None]:

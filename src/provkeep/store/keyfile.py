@@ -25,6 +25,7 @@ from provkeep.store.connection import (
 )
 
 SUFFIX = "-keys"
+FETCH = 4_096  # numbers of keys read at a time
 
 
 def keys_path(path: str | os.PathLike[str]) -> Path:
@@ -272,11 +273,12 @@ class KeyNumbers:
                 )
                 self._conn.execute("BEGIN")
 
-    def all(self) -> Iterator[int]:
-        """Numbers of all keys, in order."""
+    def all(self) -> Iterator[Sequence[int]]:
+        """Numbers of all keys, in order, many at a time."""
         with clear_errors(self._path):
-            for (number,) in self._conn.execute("SELECT id FROM datakey ORDER BY id"):
-                yield int(number)
+            found = self._conn.execute("SELECT id FROM datakey ORDER BY id")
+            while some := found.fetchmany(FETCH):
+                yield [number for (number,) in some]
 
     def erased_through(self) -> int:
         """See ``KeyFile.erased_through``."""
