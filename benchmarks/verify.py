@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
@@ -29,6 +30,7 @@ SIGN: Final = 20_000  # records between two checkpoints
 PROOFS: Final = 300
 TAIL: Final = 1_000  # records after the pin, for --since
 ACTORS: Final = 1_000
+KEYS_MADE: Final = 16  # data keys of one compartment, at a time
 UNLIKE: Final = "rag, unlike"  # traces that differ in the number of their entries
 SHAPES: Final = ("one run", "rag", UNLIKE)
 
@@ -75,6 +77,7 @@ def grow(path: Path, count: int, shape: str) -> None:
         t0 = int(model["t0"])
         [(old,)] = keys.execute("SELECT max(id) FROM datakey")
         newest = old
+        fresh: dict[int, list[int]] = defaultdict(list)  # data keys by compartment
         actors = [b64(chance.randbytes(12)) for _ in range(ACTORS)]
         while size < count:
             batch = []
@@ -83,8 +86,11 @@ def grow(path: Path, count: int, shape: str) -> None:
                 envelopes = [chance.randbytes(n) for n in lengths]
                 fields["t0"] = str(t0 := t0 + 1_000_003)
                 fields["h"]["actor"] = chance.choice(actors)
-                for each in fields["keys"]:  # a trace has data keys of its own
-                    each[1:] = (newest := newest + 1), b64(chance.randbytes(32))
+                for each in fields["keys"]:  # of the trace's own, made some at a time
+                    if not fresh[each[0]]:
+                        fresh[each[0]] = [*range(newest + KEYS_MADE, newest, -1)]
+                        newest += KEYS_MADE
+                    each[1:] = fresh[each[0]].pop(), b64(chance.randbytes(32))
                 for each, envelope in zip(fields["p"], envelopes, strict=True):
                     each[0] = b64(sha256(envelope).digest())
                 fields["t"] = vary(fields, chance, unlike=shape == UNLIKE).hex()

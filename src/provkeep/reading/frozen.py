@@ -38,6 +38,7 @@ KEY_COLUMNS: Final = {  # how many leading columns name a row
     "keychange": 1,
 }
 MAX_ROWS: Final = 1_000  # differing rows of one table that are looked at
+CACHE_KIB: Final = 32_768  # indexes are looked into everywhere at once when they are checked
 FETCH: Final = 256  # rows that are read at a time
 
 _TEXT: Final = methodcaller("decode", "utf-8", "surrogateescape")
@@ -117,6 +118,7 @@ class FrozenStore:
                 conn.execute("PRAGMA temp_store = FILE")
                 conn.execute("PRAGMA cell_size_check = ON")
                 conn.execute("ATTACH ? AS store", (uri,))
+                conn.execute(f"PRAGMA store.cache_size = -{CACHE_KIB}")
                 conn.execute("BEGIN")
                 conn.execute("SELECT count(*) FROM store.sqlite_schema").fetchone()
                 for version in sorted(schema.MIGRATIONS):

@@ -27,6 +27,9 @@ STEP_S: Final = 0.1
 MAX_LISTED: Final = 100_000  # missing keys that are looked into
 PAGE_BITS: Final = 12
 PAGE: Final = 1 << PAGE_BITS  # numbers are kept in pages of so many bytes
+RUN: Final = 64  # numbers that are put in at once where they follow each other
+
+_ONES: Final = b"\1" * RUN
 
 Range = tuple[int, int]
 
@@ -39,15 +42,24 @@ class Numbers:
 
     def add(self, numbers: Iterable[int]) -> None:
         """Put some in; the negative are none."""
-        pages = self._pages
-        for number in numbers:
-            at = number >> PAGE_BITS
-            page = pages.get(at)
-            if page is None:
-                if number < 0:
-                    continue
-                page = pages[at] = bytearray(PAGE)
-            page[number & PAGE - 1] = 1
+        ordered = sorted(numbers)
+        for at in range(0, len(ordered), RUN):
+            some = ordered[at : at + RUN]
+            first, last = some[0], some[-1]
+            page = first >> PAGE_BITS
+            if last - first == len({*some}) - 1 and page == last >> PAGE_BITS and page >= 0:
+                start = first & PAGE - 1  # all that there are between the first and the last
+                self._page(page)[start : start + last - first + 1] = _ONES[: last - first + 1]
+                continue
+            for number in some:
+                if number >= 0:
+                    self._page(number >> PAGE_BITS)[number & PAGE - 1] = 1
+
+    def _page(self, at: int) -> bytearray:
+        page = self._pages.get(at)
+        if page is None:
+            page = self._pages[at] = bytearray(PAGE)
+        return page
 
     def __iter__(self) -> Iterator[int]:
         """In order."""

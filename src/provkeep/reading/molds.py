@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from binascii import unhexlify
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any, Final
@@ -46,9 +46,6 @@ _LOOSE: Final = {  # where in an entry any number, text or list of its type may 
     r.FINAL: {1, 2, 3},
     MORE: {2},
 }
-_CROSSING: Final = (r.LINK, r.SOURCE, r.FINAL)  # entries that cross traces; see store.index
-
-_NO_TAGS: Final = (None, None, None)
 
 Fit = tuple["Mold", tuple[bytes, ...]]  # a body's mold, and what stands in the body's own places
 
@@ -63,8 +60,8 @@ class Mold:
     def __init__(self, fields: dict[str, Any]) -> None:
         said = gather(fields)
         self._groups = 0
-        self._end: int | None = None  # the group that says when the root run ended
-        self._across: list[int] = []  # groups that are entries which cross traces
+        self.end: int | None = None  # the group that says when the root run ended
+        self.across: list[int] = []  # groups that are entries which cross traces
         parts = [
             _spelled(name) + b":" + self._member(name, value)
             for name, value in sorted(fields.items())
@@ -74,23 +71,9 @@ class Mold:
         hashes = [[None, place] for _, place in fields["p"]]
         self.hashes = orjson.dumps(hashes).replace(b"null", b'"%b"')  # to be filled in
         self.keys = slice(-4 - len(fields["keys"]), -4)  # groups that are numbers of data keys
-        self._said, self._counts = (said.status, said.kind, said.name), (said.runs, said.errors)
-        self._tags = self.keys.start - 1 if "h" in fields else None
-        self.crosses = said.crosses
-
-    # -- what stands in a body that fits ---------------------------------------------------------
-
-    def row(self, number: int, found: tuple[bytes, ...]) -> Row:
-        """The row of ``trace``, with this id. May raise what ``gather`` raises."""
-        t0 = int(found[-1])
-        end = None if self._end is None else (t0 + int(found[self._end])) // 1000
-        tags = _NO_TAGS if self._tags is None else _tags(found[self._tags])
-        return (number, unhexlify(found[-2]), t0 // 1000, end, *self._said, *tags, *self._counts)
-
-    def gathered(self, found: tuple[bytes, ...]) -> Gathered:
-        """What crosses traces. May raise what ``gather`` raises."""
-        entries = orjson.loads(b"[" + b",".join([found[at] for at in self._across]) + b"]")
-        return gather({"t": "", "t0": found[-1], "p0": int(found[-3]), "e": entries})
+        self.said = said.status, said.kind, said.name
+        self.counts = said.runs, said.errors
+        self.head = self.keys.start - 1 if "h" in fields else None
 
     # -- how the expression is made --------------------------------------------------------------
 
@@ -121,18 +104,22 @@ class Mold:
 
     def _entry(self, entry: list[Any]) -> bytes:
         tag = entry[0]
-        crosses = tag in _CROSSING or (tag == r.ARTIFACT and {"g", "src"} & entry[7].keys())
+        crosses = (
+            tag in (r.LINK, r.SOURCE)
+            or (tag == r.FINAL and entry[3])
+            or (tag == r.ARTIFACT and {"g", "src"} & entry[7].keys())
+        )
         loose = _LOOSE.get(tag, set())
         if tag == r.END and entry[3] == "error":  # what it counts is in the index
             loose = loose - {4}
         parts = [(_loose if at in loose else _spelled)(each) for at, each in enumerate(entry)]
         if tag == r.END and entry[1] == 0:
-            self._end = self._groups
+            self.end = self._groups
             parts[2] = self._group(parts[2])
         whole = b"\\[" + b",".join(parts) + b"\\]"
         if not crosses:
             return whole
-        self._across.append(self._groups)
+        self.across.append(self._groups)
         return self._group(whole)
 
 
@@ -187,9 +174,45 @@ class Molds:
             self._count += 1
 
 
-def key_numbers(fits: Iterable[Fit]) -> Iterator[int]:
+def key_numbers(fits: Sequence[Fit]) -> list[int]:
     """The data keys that bodies name."""
-    return map(int, chain.from_iterable(found[mold.keys] for mold, found in fits))
+    return _numbers(chain.from_iterable([found[mold.keys] for mold, found in fits]))
+
+
+def trace_rows(fits: Sequence[Fit], first: int) -> list[Row]:
+    """The rows of ``trace`` that bodies make, with ids from ``first`` on.
+
+    Raises:
+        ValueError, TypeError: a tag is not base64, or a time is not spelled as a number.
+    """
+    began = _numbers([found[-1] for _, found in fits])
+    took = _numbers([b"null" if m.end is None else found[m.end] for m, found in fits])
+    ended = [None if dt is None else (t0 + dt) // 1000 for t0, dt in zip(began, took, strict=True)]
+    ids = range(first, first + len(fits))
+    heads = [b"{}" if mold.head is None else found[mold.head] for mold, found in fits]
+    return [
+        (number, unhexlify(found[-2]), t0 // 1000, end, *m.said, *tags, *m.counts)
+        for number, (m, found), t0, end, tags in zip(
+            ids, fits, began, ended, map(_tags, heads), strict=True
+        )
+    ]
+
+
+def gathered(fits: Sequence[Fit], first: int) -> list[tuple[Gathered, int]]:
+    """What of bodies crosses traces, with ids from ``first`` on. May raise what ``gather`` does."""
+    return [
+        (gather({"t": "", "t0": 0, "p0": int(found[-3]), "e": _entries(mold, found)}), number)
+        for number, (mold, found) in enumerate(fits, first)
+        if mold.across
+    ]
+
+
+def _entries(mold: Mold, found: tuple[bytes, ...]) -> Any:
+    return orjson.loads(b"[%b]" % b",".join([found[at] for at in mold.across]))
+
+
+def _numbers(spelled: Iterable[bytes]) -> list[Any]:
+    return orjson.loads(b"[%b]" % b",".join(spelled))  # type: ignore[no-any-return]
 
 
 def _outline(body: bytes) -> bytes:

@@ -60,18 +60,19 @@ class Payloads:
         rows = self._rows.look(end - self._next)
         if len(rows) != end - self._next:
             return None
-        ids, owners, _, digests = zip(*rows, strict=True) if rows else ((), (), (), ())
+        ids, owners, sources, digests = zip(*rows, strict=True) if rows else ((), (), (), ())
         records = map(repeat, range(seq, seq + len(fits)), counts)
         if ids != tuple(range(self._next, end)) or owners != tuple(chain.from_iterable(records)):
             return None
         if {*map(type, digests)} - {bytes}:
             return None
-        said = b"".join([b"%b%b" % found[-4:-2] for _, found in fits])
-        hashes = [mold.hashes for mold, _ in fits]
-        stored = b"".join([b"%b%d" % each for each in zip(hashes, firsts, strict=True)])
-        if said != stored % tuple(_spelled(digests)):
+        if b", ".join([found[-3] for _, found in fits]) != str(firsts)[1:-1].encode():
             return None
-        return [row[0:3:2] for row in rows if row[2] is not None]
+        said = b"".join([found[-4] for _, found in fits])
+        if said != b"".join([mold.hashes for mold, _ in fits]) % tuple(_spelled(digests)):
+            return None
+        named = zip(ids, sources, strict=True)
+        return [(number, source) for number, source in named if source is not None]
 
     def take(self, fits: Sequence[Fit]) -> None:
         """Take the payloads of records that ``follow`` found to be theirs."""

@@ -13,7 +13,7 @@ from itertools import zip_longest
 from typing import Any, Final
 
 from provkeep.reading.frozen import FrozenStore, Row
-from provkeep.reading.molds import Fit
+from provkeep.reading.molds import Fit, gathered, trace_rows
 from provkeep.store import schema
 from provkeep.store.index import Gathered, gather
 
@@ -70,17 +70,12 @@ class QuickIndex:
     def follow(self, seq: int, fits: Sequence[Fit], sources: list[Row]) -> bool:
         """The same for records that fit molds; False, and nothing done, when one is not so."""
         count, first = len(fits), self._last + 1
-        rows = [mold.row(number, found) for number, (mold, found) in enumerate(fits, first)]
-        if self._traces.look(count) != rows:
+        if self._traces.look(count) != trace_rows(fits, first):
             return False
         numbers = range(first, first + count)
         if self._trecs.look(count) != list(zip(numbers, range(seq, seq + count), strict=True)):
             return False
-        across = [
-            (mold.gathered(found), number)
-            for number, (mold, found) in zip(numbers, fits, strict=True)
-            if mold.crosses
-        ]
+        across = gathered(fits, first)
         if across:
             self._store.cross(across)
         self._store.see(sources)
