@@ -43,7 +43,7 @@ _LOOSE: Final = {  # where in an entry any number, text or list of its type may 
     r.NOTE: {2},
     r.LINK: {1},
     r.SOURCE: {1},
-    r.FINAL: {1, 2, 3},
+    r.FINAL: {1, 3},  # which artifact is the answer, is in the index
     MORE: {2},
 }
 
@@ -72,7 +72,7 @@ class Mold:
         self.hashes = orjson.dumps(hashes).replace(b"null", b'"%b"')  # to be filled in
         self.keys = slice(-4 - len(fields["keys"]), -4)  # groups that are numbers of data keys
         self.said = said.status, said.kind, said.name
-        self.counts = said.runs, said.errors
+        self.counts = said.runs, said.errors, said.answer
         self.head = self.keys.start - 1 if "h" in fields else None
 
     # -- how the expression is made --------------------------------------------------------------
