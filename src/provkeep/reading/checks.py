@@ -170,11 +170,12 @@ class Walk:
     def _together(self, rows: list[Row]) -> int:
         """How many of these records were shown to be right at once; the next one is not seen yet.
 
-        Nothing is ever said here: whatever is not plainly right is looked at by itself.
+        Nothing is ever said here: whatever is not plainly right is looked at by itself, and so is
+        what came after a pin.
         """
         size, seen = self._tree.size, self.seen
         numbers, bodies = zip(*rows, strict=True)
-        if numbers != tuple(range(size, size + len(rows))):
+        if self._start or numbers != tuple(range(size, size + len(rows))):
             return 0
         fits = self._molds.fit(bodies)
         while fits:
