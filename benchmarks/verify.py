@@ -199,6 +199,43 @@ def proofs(path: Path, pin: Any) -> dict[str, float]:
     return {name: seconds / PROOFS * 1000 for name, seconds in took.items()}
 
 
+FLOOR: Final = """
+import sqlite3, sys, time
+from hashlib import sha256
+import orjson
+conn = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
+began = time.process_time()
+conn.execute("PRAGMA integrity_check").fetchall()
+count, level = 0, []
+for _, body in conn.execute("SELECT seq, body FROM record ORDER BY seq"):
+    orjson.loads(body)
+    level.append(sha256(b"\\0" + body).digest())
+    count += 1
+    if len(level) == 256:
+        while len(level) > 1:
+            level = [
+                sha256(b"\\1" + left + right).digest()
+                for left, right in zip(level[::2], level[1::2], strict=True)
+            ]
+        level = []
+for row in conn.execute("SELECT id, seq, source, data FROM payload ORDER BY id"):
+    sha256(row[3]).digest()
+for table in "trace", "trec", "xref", "link":
+    for row in conn.execute(f"SELECT * FROM {table}"):
+        pass
+print((time.process_time() - began) / count * 1e6)
+"""
+
+
+def floor(path: Path) -> float:
+    """Microseconds a record that the bare libraries take, with nothing compared.
+
+    SQLite's own check, every row fetched, every body parsed, each record, payload and node hashed.
+    """
+    arguments = [sys.executable, "-c", FLOOR, str(path)]
+    return float(subprocess.run(arguments, capture_output=True, text=True, check=True).stdout)
+
+
 def hashing() -> float:
     """Microseconds of CPU for SHA-256 of 512 bytes, to compare machines and busy moments by."""
     data = bytes(512)
@@ -222,6 +259,7 @@ def measure(folder: Path, shape: str, count: int) -> dict[str, float]:
         "body_bytes": body_bytes(path),
         "us_a_record": whole["cpu_s"] / whole["records"] * 1e6,
         "s_a_million": whole["cpu_s"] / whole["records"] * 1e6,
+        "floor_us": floor(path),
         "since_us_a_record": new["cpu_s"] / new["records"] * 1e6,
         **{f"{name}_ms": ms for name, ms in proofs(path, head(path)).items()},
         "sha256_us": hashing(),
@@ -258,6 +296,7 @@ def main(arguments: list[str] | None = None) -> int:
         "body_bytes": "bytes a body",
         "payloads": "payloads",
         "us_a_record": "CPU us a record",
+        "floor_us": "bare libraries, us",
         "s_a_million": "CPU s a million",
         "wall_s": "wall s",
         "rss_mb": "peak RSS MB",

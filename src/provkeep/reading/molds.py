@@ -95,7 +95,7 @@ class Mold:
         if name == "t":
             return b'"' + self._group(b"[0-9a-f]{32}") + b'"'
         if name == "t0":
-            return b'"' + self._group(b"[0-9]{1,19}") + b'"'
+            return b'"' + self._group(b"(?:0|[1-9][0-9]{0,18})") + b'"'
         return _spelled(value)
 
     def _key(self, key: list[Any]) -> bytes:
