@@ -177,6 +177,10 @@ TWICE_EXCERPTED = Plan(
 TWICE_HALVED = replace(
     TWICE_EXCERPTED, branches=tuple(replace(b, form="half") for b in TWICE_EXCERPTED.branches)
 )
+EXCERPTED_OF_HALVED = replace(
+    TWICE_HALVED,
+    branches=(*TWICE_HALVED.branches[:2], replace(TWICE_HALVED.branches[2], form="excerpt")),
+)
 
 
 @given(plan=plans())
@@ -202,6 +206,7 @@ def test_plain_python_names_what_is_in_its_prompt(story: Story, plan: Plan) -> N
 @given(plan=plans())
 @example(plan=TWICE_EXCERPTED)
 @example(plan=TWICE_HALVED)
+@example(plan=EXCERPTED_OF_HALVED)
 @_settings
 def test_a_graph_names_what_is_in_its_prompt(story: Story, plan: Plan) -> None:
     as_graph(plan).invoke(QUESTION, config=story.config())

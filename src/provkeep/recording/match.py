@@ -210,15 +210,19 @@ class Match:
             chars = self._free_in(spans)
             if chars >= LEAST_FREE or (chars and 2 * chars >= len(self._text)):
                 found.append((chars, theirs, spans))
-        found.sort(key=lambda f: f[0], reverse=True)
+        found.sort(key=self._weight, reverse=True)
         return found
 
+    def _weight(self, excerpt: Excerpt) -> int:
+        chars, theirs, _ = excerpt
+        return chars * 1000 // NEAR_TIE if self._is_own(theirs) else chars
+
     def _take(self, found: list[Excerpt]) -> None:
-        accepted: set[tuple[tuple[int, int], ...]] = set()
-        for chars, theirs, spans in found:
-            places = tuple([(s[0], s[1]) for s in spans])
-            if places in accepted or 2 * self._free_in(spans) >= chars:
-                accepted.add(places)
+        accepted: set[tuple[bool, tuple[tuple[int, int], ...]]] = set()
+        for chars, theirs, spans in found:  # nothing tells those apart that are equal in this
+            equal = self._is_own(theirs), tuple([(s[0], s[1]) for s in spans])
+            if equal in accepted or 2 * self._free_in(spans) >= chars:
+                accepted.add(equal)
                 self._accept(theirs, -1, spans)
 
     def _titles(self, documents: list[Artifact]) -> None:
