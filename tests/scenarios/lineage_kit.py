@@ -26,10 +26,12 @@ from provkeep.model import events as ev
 from provkeep.model import records as r
 from provkeep.model.graph import Graph
 from provkeep.model.values import decode, encode_json
+from provkeep.reading.paths import unnamed
 from provkeep.reading.unsealing import text_of
 from provkeep.recording.recorder import settle
 from provkeep.trail import Lineage, Trail
 
+CUT_TRACES, CUT_NODES = 6, 8  # of how many the lineage is compared, after each story
 _SYLLABLES = [a + b for a, b in zip("bcdfgklmnprstvz", "aeiouaeiouaeiou", strict=True)]
 
 
@@ -191,6 +193,7 @@ class Story:
         """What holds of every story: values open and are exact, the index agrees with lineage."""
         check_values(self)
         check_index(self)
+        check_lineages(self)
 
 
 def is_ground(graph: Graph, node: str) -> bool:
@@ -231,6 +234,27 @@ def check_index(story: Story) -> None:
             }
             reached = {f"s.{r.b64(tag)}" for tag, reach in rows if reach}
             assert reached == expected, f"trace {tid}: index and lineage disagree"
+
+
+def check_lineages(story: Story) -> None:
+    """A lineage is cut from the records as it is from the whole graph: of answers, and of some."""
+    with story.trail() as trail:
+        for tid in story.traces()[-CUT_TRACES:]:
+            joined = trail._paths.join(tid, unnamed)
+            whole = joined.whole()
+            trace = trail._paths.trace(tid)
+            ids = [trace.artifact_id(n) for n in trace.items] + [
+                trace.run_id(n) for n in trace.runs
+            ]
+            some = ids[:: max(1, len(ids) // CUT_NODES)]
+            for focus in {*some, *([trace.artifact_id(trace.answer)] if trace.answer >= 0 else ())}:
+                part = joined.upstream(focus)
+                found, slow = Lineage(part, joined.whole, focus), whole.upstream(focus)
+                assert len(found) == len(slow), focus
+                assert found.path == whole.walk(focus, upstream=True), focus
+                assert found.graph.nodes == slow.nodes, focus
+                assert found.graph.edges == slow.edges, focus
+                assert found.sources() == Lineage(whole, whole, focus).sources(), focus
 
 
 def check_values(story: Story) -> None:

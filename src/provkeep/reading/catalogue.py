@@ -7,7 +7,7 @@ commits one access record that says so; where that cannot be, tags are shown ins
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import orjson
 
@@ -52,9 +52,18 @@ class Catalogue:
                     return found
         return {}
 
-    def of_traces(self, tids: Iterable[str]) -> Names:
-        """Names of actors, sessions and subjects of some traces, by tag."""
-        wanted = [tid for tid in tids if tid not in self._read]
+    def of_traces(self, traces: Mapping[str, Iterable[bytes | None]]) -> Names:
+        """Names of actors, sessions and subjects, by tag.
+
+        Args:
+            traces: by their ids, the tags that stand in their heads.
+        """
+        wanted = [
+            tid
+            for tid, tags in traces.items()
+            if any(tag is not None and r.b64(tag) not in self._names for tag in tags)
+            and tid not in self._read
+        ]
         if not wanted or not self.allowed():
             return self._names
         self._read.update(wanted)
@@ -71,27 +80,40 @@ class Catalogue:
                 continue
             for entry in body["e"]:
                 if entry[0] == r.META:
-                    names = self.said(body["p0"] + entry[1]).get("names")
-                    if isinstance(names, dict):
-                        known = {tag: names[kind] for kind, tag in head.items() if kind in names}
-                        self._names.update(known)
+                    self._learn(head, body["p0"] + entry[1])
         return self._names
 
-    def of_sources(self, traces: Iterable[Trace]) -> Names:
-        """Names of the sources of the documents of some traces, by tag."""
-        payloads = {
-            item.payload
-            for trace in traces
-            for item in trace.items.values()
-            if item.kind == "document" and item.payload is not None
-        }
-        rows = query_in(
-            self._store,
-            "SELECT DISTINCT s.tag, s.payload FROM payload p JOIN source s ON s.id = p.source"
-            " WHERE p.id IN ({marks}) AND s.payload IS NOT NULL",
-            sorted(payloads),
-        )
-        return self._open(rows)
+    def _learn(self, head: Mapping[str, str], payload: int) -> None:
+        """What a block of attributes says the tags of a trace's head stand for."""
+        names = self.said(payload).get("names")
+        if isinstance(names, dict):
+            known = {tag: names[kind] for kind, tag in head.items() if kind in names}
+            self._names.update(known)
+
+    def of_graph(self, traces: Iterable[Trace], sources: Mapping[str, int]) -> Names:
+        """Names that a graph shows: of the actors of traces, and of sources, by tag.
+
+        Args:
+            traces: loaded.
+            sources: tags of their documents' sources, each with the payload that names it.
+        """
+        out: Names = {}
+        for trace in traces:
+            tag = trace.head.get("actor")
+            if tag is None:
+                continue
+            if tag not in self._names and trace.tid not in self._read and self.allowed():
+                self._read.add(trace.tid)
+                for payload in trace.metas:
+                    if tag not in self._names:
+                        self._learn(trace.head, payload)
+            if tag in self._names:
+                out[tag] = self._names[tag]
+        for tag, payload in sources.items():
+            name = self._source(tag, payload)
+            if name is not None:
+                out[tag] = name
+        return out
 
     def all_sources(self) -> Names:
         """Names of all sources, by tag."""
@@ -103,10 +125,15 @@ class Catalogue:
         out: Names = {}
         for raw, payload in rows:
             tag = r.b64(raw)
-            if tag not in self._names:
-                name = self.said(payload).get("name")
-                if not isinstance(name, str):
-                    continue
-                self._names[tag] = name
-            out[tag] = self._names[tag]
+            name = self._source(tag, payload)
+            if name is not None:
+                out[tag] = name
         return out
+
+    def _source(self, tag: str, payload: int) -> str | None:
+        if tag not in self._names:
+            name = self.said(payload).get("name")
+            if not isinstance(name, str):
+                return None
+            self._names[tag] = name
+        return self._names[tag]

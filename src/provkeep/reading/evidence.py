@@ -13,7 +13,7 @@ from typing import Final
 from provkeep.errors import ExportError, ProvkeepError, UnknownIdError, UnsealError
 from provkeep.model import records as r
 from provkeep.reading.lookup import query_in
-from provkeep.reading.paths import Paths
+from provkeep.reading.paths import Paths, unnamed
 from provkeep.reading.traces import Item, Trace
 from provkeep.reading.unsealing import Opener
 from provkeep.store.base import Store
@@ -74,11 +74,11 @@ class Case:
         if not compartments <= set(r.COMPARTMENTS):
             raise ValueError(f"compartments are {', '.join(r.COMPARTMENTS)}")
         self._store, self._focus = store, focus
-        self._traces = {t.tid: t for t in paths.gather(focus.partition(".")[0])}
-        whole = paths.graph(list(self._traces.values()), {})
-        if focus not in whole.nodes:
+        joined = paths.join(focus.partition(".")[0], unnamed)
+        self._traces = {trace.tid: trace for trace in joined.traces}
+        if not joined.has(focus):
             raise UnknownIdError("artifact or run", focus)
-        part = whole.upstream(focus)
+        part = joined.upstream(focus).graph()
         self.placed: list[tuple[str, Trace, int]] = []  # artifacts that are opened
         self.opened: list[str] = []  # what the access record lists
         self.named: list[str] = []  # tags of the sources whose names are opened

@@ -6,11 +6,11 @@ Pure over a graph, so an export answers as the store did.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Final
+from typing import Final, Protocol
 
 from provkeep.model.graph import Edge, Graph, Node, Span
 
@@ -54,28 +54,61 @@ class Source:
         return f"<Source {self.name!r}: {len(self.documents)} documents, {self.basis}{found}>"
 
 
+class Part(Protocol):
+    """All that is upstream of something, before it is drawn."""
+
+    def __len__(self) -> int:
+        """How many nodes it has."""
+
+    def path(self) -> AbstractSet[str]:
+        """Ids of what content flowed through."""
+
+    def graph(self) -> Graph:
+        """Its nodes and edges."""
+
+
 class Lineage:
     """A part of the provenance graph, around one artifact or run.
 
     ``graph`` is the part itself, ``whole`` the graph it was cut from, ``focus`` the id it is about,
     ``way`` how the part was found: ``upstream`` or ``downstream`` of the focus, or ``between``.
+    ``path`` is told where it is known already. What is not drawn yet, a ``Part`` with all that is
+    upstream of the focus or a whole that a call draws, is drawn when it is first asked for.
     """
 
     def __init__(
         self,
-        graph: Graph,
-        whole: Graph,
+        graph: Graph | Part,
+        whole: Graph | Callable[[], Graph],
         focus: str | None,
         *,
         way: str = "upstream",
         path: AbstractSet[str] | None = None,
     ) -> None:
-        self.graph, self.whole, self.focus, self.way = graph, whole, focus, way
-        self._path = path
+        self.focus, self.way = focus, way
+        self._whole, self._path = whole, path
+        self._graph = graph if isinstance(graph, Graph) else None
+        self._complete = None if isinstance(graph, Graph) else graph
+
+    @property
+    def graph(self) -> Graph:
+        """The part itself."""
+        if self._graph is None:
+            self._graph = self._complete.graph() if self._complete is not None else Graph((), ())
+        return self._graph
+
+    @property
+    def whole(self) -> Graph:
+        """The graph that this is a part of."""
+        if not isinstance(self._whole, Graph):
+            self._whole = self._whole()
+        return self._whole
 
     @property
     def path(self) -> AbstractSet[str]:
         """Ids of what content flowed through; the rest stands beside it, and is drawn pale."""
+        if self._path is None and self._complete is not None:
+            self._path = self._complete.path()
         if self._path is None:
             known = self.focus is not None and self.focus in self.graph.nodes
             self._path = (
@@ -93,7 +126,7 @@ class Lineage:
         return f"<Lineage of {self.focus or 'a trace'}: {said}>"
 
     def __len__(self) -> int:
-        return len(self.graph)
+        return len(self._complete if self._graph is None and self._complete else self.graph)
 
     def __iter__(self) -> Iterator[Node]:
         nodes = self.graph.nodes.values()
@@ -115,7 +148,7 @@ class Lineage:
         return self.focus
 
     def _like(self, graph: Graph, path: AbstractSet[str], way: str) -> Lineage:
-        return type(self)(graph, self.whole, self.focus, way=way, path=path)
+        return type(self)(graph, self._whole, self.focus, way=way, path=path)
 
     def _part(self, path: set[str], way: str) -> Lineage:
         return self._like(self.whole.part(path), path, way)
@@ -153,7 +186,7 @@ class Lineage:
     def sources(self) -> list[Source]:
         """The sources of the documents it came from: exactly those whose text reached it."""
         focus = self._about()
-        part = self.whole.upstream(focus)
+        part = self.graph if self._complete is not None else self.whole.upstream(focus)
         strength = _strengths(part, focus)
         used = {
             e.cause for e in part.edges if e.type == "used" and part.nodes[e.effect].kind == "model"
@@ -165,7 +198,7 @@ class Lineage:
             grouped.setdefault(key, []).append(document)
         out: list[Source] = []
         for key, documents in grouped.items():
-            node = self.whole.nodes.get(key)
+            node = part.nodes.get(key)
             spans: list[tuple[str, Span]] = []
             quotes: list[Quotation] = []
             coverage: int | None = None

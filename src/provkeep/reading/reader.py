@@ -10,7 +10,7 @@ import contextlib
 import getpass
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -39,9 +39,10 @@ from provkeep.reading.catalogue import Catalogue
 from provkeep.reading.deep import open_all
 from provkeep.reading.evidence import Case, Evidence
 from provkeep.reading.grants import Admission, Grant, desk_of, listed
+from provkeep.reading.joined import Joined
 from provkeep.reading.lineage import Lineage, Source
 from provkeep.reading.lookup import find_trace, newest_trace, query_in
-from provkeep.reading.paths import Paths
+from provkeep.reading.paths import Paths, unnamed
 from provkeep.reading.traces import Names, Trace
 from provkeep.reading.unsealing import NOT_RECORDED, Opener, erased_mark, sealed_mark, text_of
 from provkeep.sealing.home import (
@@ -173,7 +174,7 @@ class Reader:
 
     def _summaries(self, rows: Iterable[tuple[Any, ...]]) -> list[TraceSummary]:
         found = list(rows)
-        names = self._catalogue.of_traces([bytes(row[0]).hex() for row in found])
+        names = self._catalogue.of_traces({bytes(row[0]).hex(): row[8:11] for row in found})
         return [
             TraceSummary(
                 id=bytes(row[0]).hex(),
@@ -212,7 +213,7 @@ class Reader:
     def graph(self, trace: str | Node | TraceSummary | None = None) -> Graph:
         """The graph of one trace."""
         loaded = self._paths.trace(self._trace_id(trace))
-        return self._paths.graph([loaded], self._names([loaded]))
+        return self._paths.joined([loaded], self._catalogue.of_graph).whole()
 
     def run(self, trace: str | TraceSummary | None = None) -> Lineage:
         """A whole trace, as a picture in Jupyter; the newest when none is named."""
@@ -260,21 +261,53 @@ class Reader:
         Raises:
             UnknownIdError, AmbiguousIdError: nothing, or several things, have this id.
         """
-        focus = self._focus(of)
-        tid = focus.partition(".")[0]
-        traces = self._paths.gather(tid)
-        whole = self._paths.graph(traces, self._names(traces))
-        if focus not in whole.nodes:
+        return self._lineage(self._focus(of), self._paths, basis, depth)
+
+    def lineages(
+        self,
+        of: Iterable[str | Node | TraceSummary],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[Lineage]:
+        """The lineage of each of many, one after the other; as :meth:`lineage`, but none is kept.
+
+        With ``impact(source).outputs`` this is every artifact on the way to every answer that the
+        source reached. What each holds is counted and its ``path`` known; nodes and edges are
+        drawn when they are asked for.
+
+        Args:
+            of: nodes, their ids, or traces.
+            progress: called with how many are done, and of how many, every hundred and at the end.
+
+        Raises:
+            UnknownIdError, AmbiguousIdError: nothing, or several things, have an id.
+        """
+        wanted = list(of)
+        paths = Paths(self._store, kept=0)
+        for done, each in enumerate(wanted, 1):
+            yield self._lineage(self._focus(each), paths, None, None)
+            if progress is not None and (done % 100 == 0 or done == len(wanted)):
+                progress(done, len(wanted))
+
+    def _lineage(
+        self, focus: str, paths: Paths, basis: Iterable[str] | None, depth: int | None
+    ) -> Lineage:
+        joined = paths.join(focus.partition(".")[0], self._catalogue.of_graph)
+        if not joined.has(focus):
             raise UnknownIdError("artifact or run", focus)
-        return self.lineage_type(whole, whole, focus).upstream(basis=basis, depth=depth)
+        if basis is not None or depth is not None:
+            whole = joined.whole()
+            return self.lineage_type(whole, whole, focus).upstream(basis=basis, depth=depth)
+        return self.lineage_type(joined.upstream(focus), joined.whole, focus)
 
     def downstream(self, of: str | Node) -> Lineage:
         """What an artifact or run led to, in its trace and in later ones."""
         focus = self._focus(of)
-        traces = self._paths.gather(focus.partition(".")[0], upstream=False, downstream=True)
-        whole = self._paths.graph(traces, self._names(traces))
-        if focus not in whole.nodes:
+        tid = focus.partition(".")[0]
+        joined = self._paths.join(tid, self._catalogue.of_graph, upstream=False, downstream=True)
+        if not joined.has(focus):
             raise UnknownIdError("artifact or run", focus)
+        whole = joined.whole()
         return self.lineage_type(whole, whole, focus).downstream()
 
     def _focus(self, of: str | Node | TraceSummary | None) -> str:
@@ -557,18 +590,15 @@ class Reader:
     def _opened_sources(self, placed: list[tuple[str, Trace, int]]) -> dict[str, int]:
         """Tags of the sources whose text these artifacts hold (1) or derive from (0)."""
         out: dict[str, int] = {}
-        graphs: dict[str, Graph] = {}
-        for focus, trace, _ in placed:
-            if trace.tid not in graphs:
-                traces = self._paths.gather(trace.tid)
-                graphs[trace.tid] = self._paths.graph(traces, {})
-            graph = graphs[trace.tid]
-            for found in graph.walk(focus, upstream=True):
-                if found.startswith("s."):
-                    out.setdefault(found[2:], 0)
-            source = graph.nodes[focus].attrs.get("source")
-            if source:
-                out[str(source)[2:]] = 1
+        known: dict[str, Joined] = {}
+        for focus, trace, number in placed:
+            if trace.tid not in known:
+                known[trace.tid] = self._paths.join(trace.tid, unnamed)
+            joined = known[trace.tid]
+            out.update((tag, 0) for tag in sorted(joined.reach(focus).sources) if tag not in out)
+            item = trace.items.get(number) if ".a" in focus else None
+            if item is not None and item.kind == "document" and item.payload in joined.source_of:
+                out[joined.source_of[item.payload]] = 1
         return out
 
     def _find_desk(self) -> Desk:
@@ -631,10 +661,6 @@ class Reader:
             artifacts=[],
             sources={},
         )
-
-    def _names(self, traces: list[Trace]) -> Names:
-        named = self._catalogue.of_traces([t.tid for t in traces])
-        return {**named, **self._catalogue.of_sources(traces)}
 
     # -- proof -----------------------------------------------------------------------------------
 

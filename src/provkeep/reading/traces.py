@@ -5,7 +5,6 @@ No key is needed: ids, kinds, edges, bases and spans stand in the records' reada
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,6 +15,7 @@ from provkeep.errors import StoreError
 from provkeep.model import records as r
 from provkeep.store.base import Store
 
+_UUID_DIGITS: Final = 32
 MORE: Final = "M"  # members that did not fit in their artifact's entry
 Names = dict[str, str]  # tag in base64 -> name, as far as known
 
@@ -29,13 +29,24 @@ class Run:
     name: str
     parent: int
     start_ns: int
-    uuid: str
+    rid: str  # its UUID, base64url
     options: dict[str, Any]
     end_ns: int | None = None
     status: str | None = None
     result: dict[str, Any] = field(default_factory=dict)
     used: list[int] = field(default_factory=list)
     children: list[int] = field(default_factory=list)
+
+    @property
+    def uuid(self) -> str:
+        """Its id as UUIDs are written; StoreError when its record has none."""
+        try:
+            text = r.unb64(self.rid).hex()
+        except ValueError:
+            text = ""
+        if len(text) != _UUID_DIGITS:
+            raise StoreError(f"the id of run {self.number} is malformed; run `provkeep verify`")
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     @property
     def outputs(self) -> list[int]:
@@ -89,6 +100,11 @@ class Trace:
     bare: bool = False  # recorded without payloads
     masked: dict[str, int] = field(default_factory=dict)  # how often, by kind
     _places: dict[int, list[int]] = field(default_factory=dict)
+    taken: list[Item] = field(default_factory=list)  # what earlier traces gave
+    placed: list[Item] = field(default_factory=list)  # items of lists that earlier traces gave
+    documents: list[int] = field(default_factory=list)  # their payloads
+    _causes: dict[int, list[int]] = field(default_factory=dict)
+    _derived: int = 0
 
     def length(self, number: int) -> int:
         """How many items a list has."""
@@ -125,6 +141,16 @@ class Trace:
                     out.extend(self._places.get(base, [])[start:stop])
             self._places[here] = out
         return self._places[number]
+
+    @property
+    def causes(self) -> dict[int, list[int]]:
+        """What each artifact derives from, as its entries say, by its number."""
+        if len(self.derived) != self._derived:
+            self._causes.clear()
+            for _, cause, effect, *_ in self.derived:
+                self._causes.setdefault(effect, []).append(cause)
+            self._derived = len(self.derived)
+        return self._causes
 
     def artifact_id(self, number: int) -> str:
         """Its id in the store."""
@@ -172,9 +198,9 @@ def _read(trace: Trace, fields: dict[str, Any]) -> None:
         tag = entry[0]
         if tag == r.RUN:
             _, number, kind, name, parent, dt, rid, options = entry
-            run_uuid = str(uuid.UUID(bytes=r.unb64(rid)))
-            run = Run(number, kind, name, parent, trace.t0_ns + dt, run_uuid, options)
-            run.used = list(options.get("in", ()))
+            run = Run(number, kind, name, parent, trace.t0_ns + dt, rid, options)
+            if "in" in options:
+                run.used = list(options["in"])
             trace.runs[number] = run
             if parent >= 0:
                 trace.runs[parent].children.append(number)
@@ -188,16 +214,23 @@ def _read(trace: Trace, fields: dict[str, Any]) -> None:
             payload = p0 + place if place >= 0 else options.get("g")
             if payload is None and "sh" in options:
                 payload = trace.items[options["sh"]].payload
-            trace.items[number] = Item(
+            word = r.KINDS[kind]
+            item = trace.items[number] = Item(
                 number,
-                r.KINDS[kind],
+                word,
                 r.COMPARTMENTS[compartment],
                 made_by,
                 chars,
                 payload,
                 options,
-                list(options.get("m", ())),
+                list(options["m"]) if "m" in options else [],
             )
+            if payload is not None and word == "document":
+                trace.documents.append(payload)
+            if options.get("ext"):
+                trace.taken.append(item)
+            if "b" in options:
+                trace.placed.append(item)
         elif tag == r.DERIVED:
             last = trace.derived[-1] if trace.derived else entry
             if len(entry) > 5 and last is not entry and last[:5] == entry[:5]:
