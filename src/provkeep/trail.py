@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from provkeep.display.ledger import ledger_svg
 from provkeep.display.mermaid import to_mermaid
@@ -30,6 +30,8 @@ from provkeep.sealing.principals import Principal
 from provkeep.tlog.pin import Pin
 
 __all__ = ["BundleReport", "Lineage", "Trail", "load_export", "open", "verify_bundle"]
+
+DRAWN_WHOLE: Final = 300  # nodes that are drawn in Jupyter, those beside a lineage pale
 
 
 class Lineage(reading.Lineage):
@@ -95,6 +97,8 @@ class Lineage(reading.Lineage):
         return to_pandas(self.graph)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        if self.focus is not None and len(self.whole) <= DRAWN_WHOLE:
+            return mimebundle(self.whole, self.focus, path=self.path, way=self.way)
         return mimebundle(self.graph, self._shown(), path=self.path, way=self.way)
 
 

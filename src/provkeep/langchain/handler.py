@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackHandler
@@ -47,7 +47,10 @@ from provkeep.model.snapshot import snapshot
 from provkeep.model.tools import tool_names
 from provkeep.model.values import Memo
 from provkeep.recording.ambient import outer_run, register
-from provkeep.recording.recorder import Recorder, Scope, recorder_for
+from provkeep.recording.buffer import Scope
+
+if TYPE_CHECKING:
+    from provkeep.recording.recorder import Recorder
 
 register_all()
 
@@ -124,6 +127,9 @@ class ProvenanceHandler(BaseCallbackHandler):
         self._scope = Scope(durability, said, mask=mask, payloads=payloads)
         self.raise_error = durability == "strict"
         self.tokens = tokens
+        # Cryptography and SQLite are loaded where recording begins, not where this is imported.
+        from provkeep.recording.recorder import recorder_for
+
         self._recorder: Recorder = recorder_for(path)
         self._recorder.acquire()
         self._record = self._recorder.record

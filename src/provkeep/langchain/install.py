@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
-from langchain_core.tracers.context import register_configure_hook
-
 from provkeep.langchain.handler import ProvenanceHandler
 
 ENVIRONMENT: Final = "PROVKEEP_LANGCHAIN"  # path of the database; read when this is imported
@@ -44,6 +42,8 @@ def install(path: str | os.PathLike[str], **options: Any) -> ProvenanceHandler:
     uninstall()
     _current.handler = handler
     if not _current.registered:
+        from langchain_core.tracers.context import register_configure_hook  # loads langsmith
+
         register_configure_hook(_current, inheritable=True)  # type: ignore[arg-type]  # it only calls get()
         _current.registered = True
     return handler

@@ -44,7 +44,7 @@ FETCH: Final = 256  # rows that are read at a time
 _TEXT: Final = methodcaller("decode", "utf-8", "surrogateescape")
 
 Row = tuple[Any, ...]
-Reshape = Callable[[Iterator[Row]], Iterator[Row]]
+Reshape = Callable[[list[Row]], list[Row]]
 
 
 class Ahead:
@@ -53,8 +53,8 @@ class Ahead:
     When SQLite fails on the way, what it gave before is handed out first.
     """
 
-    def __init__(self, rows: Iterator[Row], path: Path) -> None:
-        self._rows, self._path = rows, path
+    def __init__(self, rows: Iterator[Row], path: Path, reshape: Reshape | None = None) -> None:
+        self._rows, self._path, self._reshape = rows, path, reshape
         self._kept: list[Row] = []
         self._at = 0  # where in ``_kept`` the next row is
         self._error: StoreError | None = None
@@ -74,11 +74,14 @@ class Ahead:
         kept = self._kept = self._kept[self._at :]
         self._at = 0
         if self._error is None:
+            new = kept if self._reshape is None else []
             try:
                 with clear_errors(self._path):
-                    kept += islice(self._rows, max(count - len(kept), FETCH))
+                    new += islice(self._rows, max(count - len(kept), FETCH))
             except StoreError as error:
                 self._error = error
+            if self._reshape is not None:
+                kept += self._reshape(new)
 
     def take(self, count: int = 1) -> None:
         """Go on behind so many rows that were looked at."""
@@ -149,10 +152,12 @@ class FrozenStore:
             for row in self._conn.execute(sql, parameters):  # noqa: UP028  # for that reason
                 yield row
 
-    def ahead(self, sql: str, parameters: Sequence[Any] = (), by: Reshape = iter) -> Ahead:
-        """Rows that can be looked at before they are taken; ``by`` says what becomes of each."""
+    def ahead(
+        self, sql: str, parameters: Sequence[Any] = (), reshape: Reshape | None = None
+    ) -> Ahead:
+        """Rows some at a time; ``reshape`` is given those that are read together."""
         with clear_errors(self.path):
-            return Ahead(by(self._conn.execute(sql, parameters)), self.path)
+            return Ahead(self._conn.execute(sql, parameters), self.path, reshape)
 
     def one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
         """The first row, if there is one."""

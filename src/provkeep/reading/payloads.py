@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from binascii import b2a_base64
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from itertools import accumulate, chain, repeat
+from struct import unpack
 from typing import Any, Final, Protocol
 
 from provkeep.reading.findings import Findings
@@ -13,8 +14,7 @@ from provkeep.reading.frozen import Ahead, FrozenStore, Row
 from provkeep.reading.molds import Fit
 
 _URL_ALPHABET: Final = bytes.maketrans(b"+/", b"-_")
-_SPELLED: Final = 44  # characters of a hash and the zero byte behind it
-_HASH_CHARS: Final = 43
+_SPELLED: Final = "43sx"  # a hash, and what the zero byte behind it makes
 
 
 class Counter(Protocol):
@@ -69,7 +69,7 @@ class Payloads:
         if b", ".join([found[-3] for _, found in fits]) != str(firsts)[1:-1].encode():
             return None
         said = b"".join([found[-4] for _, found in fits])
-        if said != b"".join([mold.hashes for mold, _ in fits]) % tuple(_spelled(digests)):
+        if said != b"".join([mold.hashes for mold, _ in fits]) % _spelled(digests):
             return None
         named = zip(ids, sources, strict=True)
         return [(number, source) for number, source in named if source is not None]
@@ -116,10 +116,10 @@ class Payloads:
         self, seq: int, numbers: range, found: list[bytes | None], wanted: list[bytes]
     ) -> None:
         there = [each for each in found if each is not None]
-        if len(there) == len(found) and _spelled(there) == wanted:
+        if len(there) == len(found) and [*_spelled(there)] == wanted:
             return
         for number, digest, hashed in zip(numbers, found, wanted, strict=True):
-            if digest is not None and _spelled([digest]) != [hashed]:
+            if digest is not None and _spelled([digest]) != (hashed,):
                 sentence = f"it is not the one that record {seq} committed to"
                 self._out.error("payload-altered", f"payload {number}", sentence)
 
@@ -169,15 +169,24 @@ class Payloads:
             self._out.error("payload-orphan", f"payload {row[0]}", "no record names it")
 
 
-def _hashed(rows: Iterator[Row]) -> Iterator[Row]:
+def _hashed(rows: list[Row]) -> list[Row]:
     """Rows with the hash of their data in its place; False for what is not bytes."""
-    for number, seq, source, data in rows:
-        digest = sha256(data).digest() if type(data) is bytes else None if data is None else False
-        yield number, seq, source, digest
+    if not rows:
+        return rows
+    numbers, owners, sources, data = zip(*rows, strict=True)
+    digests: list[Any]
+    if {*map(type, data)} == {bytes}:
+        digests = [sha256(each).digest() for each in data]
+    else:
+        digests = [
+            sha256(each).digest() if type(each) is bytes else None if each is None else False
+            for each in data
+        ]
+    return list(zip(numbers, owners, sources, digests, strict=True))
 
 
-def _spelled(digests: Iterable[bytes]) -> list[bytes]:
+def _spelled(digests: Sequence[bytes]) -> tuple[bytes, ...]:
     """SHA-256 hashes as records spell them, all at once: each in 44 characters, the last an A."""
     joined = b"\0".join([*digests, b""])
     text = b2a_base64(joined, newline=False).translate(_URL_ALPHABET)
-    return [text[at : at + _HASH_CHARS] for at in range(0, len(text), _SPELLED)]
+    return unpack(_SPELLED * len(digests), text)
