@@ -25,6 +25,7 @@ from provkeep.errors import (
     PinError,
     ProvkeepError,
     RefusedError,
+    StoreError,
     UnknownIdError,
     UnknownKeyError,
 )
@@ -640,6 +641,8 @@ class Reader:
         except (RefusedError, GrantError, KeyFileError) as error:
             self._refuse(error, wanted, purpose)
             raise
+        except StoreError as error:  # without its file of keys, no access can be sealed either
+            raise AccessNotRecordedError(str(error)) from error
 
     def _refuse(
         self, error: ProvkeepError, wanted: Iterable[str] = (), purpose: str | None = None
