@@ -16,6 +16,7 @@ from provkeep.model.snapshot import snapshot
 from provkeep.model.values import Part, Typed, encode_json
 from provkeep.recording import journal as journals
 from provkeep.recording.frames import decode, encode
+from provkeep.recording.keeping import AT_ONCE, Keeping
 from provkeep.recording.recorder import Scope, recorder_for, settle
 from tests.scenarios.recording_kit import (
     checked,
@@ -376,3 +377,15 @@ def test_a_run_that_ends_while_another_is_being_kept_has_a_frame_of_its_own(path
     monkeypatch.undo()
     recorder.close()
     assert {outer, *inner} < traces(path).keys()
+
+
+def test_what_comes_while_others_are_read_waits_for_its_turn(path):
+    keeping = Keeping(path, None)
+    keeping._later.extend(range(AT_ONCE + 8))
+    keeping.must_tell()
+    taken = []
+    for some in keeping.next():
+        taken.append(len(some))
+        keeping._later.append(AT_ONCE * 10 + len(taken))
+    assert taken == [AT_ONCE, 8] and keeping.waiting == 2
+    assert keeping.must_tell()

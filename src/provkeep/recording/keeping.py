@@ -105,10 +105,16 @@ class Keeping:
         return buffer.journal is not None and buffer not in self._read
 
     def next(self) -> Iterator[list[Buffer]]:
-        """What is to be read now, some at a time, oldest first."""
+        """What is to be read now, some at a time, oldest first.
+
+        What comes meanwhile tells again and waits its turn: read as it comes, each trace would have
+        a commit of its own.
+        """
         self._told = False
-        while self._later:
-            some = [self._later.popleft() for _ in range(min(AT_ONCE, len(self._later)))]
+        left = len(self._later)
+        while left:
+            some = [self._later.popleft() for _ in range(min(AT_ONCE, left))]
+            left -= len(some)
             self._read.update(dict.fromkeys(some))
             yield some
 
