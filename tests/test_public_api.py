@@ -9,6 +9,7 @@ import ast
 import importlib
 import inspect
 import json
+import os
 import subprocess
 import sys
 import types
@@ -224,3 +225,16 @@ def test_what_help_shows_of_a_public_class_is_documented(cls: type) -> None:
     members = inspect.getmembers(cls, lambda m: inspect.isfunction(m) or isinstance(m, property))
     ours = [(n, m) for n, m in members if not n.startswith("_")]
     assert ours and not [n for n, m in ours if not inspect.getdoc(m)]
+
+
+def test_what_records_is_loaded_by_the_first_handler_and_not_by_importing_the_adapter() -> None:
+    program = (
+        "import sys, langchain_core.runnables, provkeep.langchain\n"
+        "heavy = {'cryptography', 'sqlite3', 'provkeep.recording.recorder'}\n"
+        "print(sorted(heavy & sys.modules.keys()))"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PROVKEEP_")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.strip() == "[]"

@@ -389,3 +389,26 @@ def test_what_comes_while_others_are_read_waits_for_its_turn(path):
         keeping._later.append(AT_ONCE * 10 + len(taken))
     assert taken == [AT_ONCE, 8] and keeping.waiting == 2
     assert keeping.must_tell()
+
+
+def test_what_was_left_to_the_parent_is_not_removed_by_closing_it(path):
+    say(recorder_for(path), Scope("trace"), "the parent's")
+    recorder_for(path).flush()
+    journal = recorder_for(path)._writer._keeping._journal
+    twin = journals.Journal(journal.path, os.dup(journal._descriptor), journal._key)
+    twin.leave()
+    twin.close()
+    assert journals_of(path) == [journal.path] and journal._key.path.exists()
+    assert journal.keep(b"goes on")
+    journal.let_go()
+
+
+def test_where_files_cannot_be_locked_a_journal_from_elsewhere_is_left_alone(path, monkeypatch):
+    recorder_for(path).close()
+    left = path.with_name(f"{path.name}.{'0' * 16}.journal")
+    left.write_bytes(b"from another machine")
+    monkeypatch.setattr(journals, "fcntl", None)
+    assert not journals.is_left(path)
+    assert journals.begin(path, bytes(16)) is None
+    assert journals.take_up(left, path, bytes(16)) is None
+    assert left.read_bytes() == b"from another machine"

@@ -7,6 +7,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
 
+from provkeep import trail as trails
 from provkeep.errors import UnknownIdError
 from tests.scenarios.lineage_kit import Story, joined, model, retriever
 
@@ -54,3 +55,15 @@ def test_an_unknown_one_is_named_when_it_is_reached(story: Story) -> None:
         assert len(next(found)) > 3
         with pytest.raises(UnknownIdError):
             next(found)
+
+
+def test_jupyter_shows_what_stands_beside_a_lineage_unless_that_is_too_much(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(story, "hub", "one")
+    found = story.lineage()
+    part, whole = found.to_svg(), found.to_svg(whole=True)
+    assert len(found.whole) > len(found) and part != whole
+    assert found._repr_mimebundle_()["image/svg+xml"] == whole
+    monkeypatch.setattr(trails, "DRAWN_WHOLE", len(found.whole) - 1)
+    assert found._repr_mimebundle_()["image/svg+xml"] == part

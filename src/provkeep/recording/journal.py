@@ -117,10 +117,11 @@ class Journal:
                 os.close(descriptor)
 
     def leave(self) -> None:
-        """In a forked child: the file is the parent's."""
+        """In a forked child: the file is the parent's, and closing this leaves it there."""
         self._open = False
+        descriptor, self._descriptor = self._descriptor, -1
         with contextlib.suppress(OSError):
-            os.close(self._descriptor)
+            os.close(descriptor)
 
 
 def begin(database: Path, store_id: bytes) -> Journal | None:
@@ -161,30 +162,36 @@ def is_left(database: Path) -> bool:
 
 
 def _is_free(path: Path) -> bool:
+    descriptor = _held(path)
+    if descriptor is None:
+        return False
+    os.close(descriptor)
+    return True
+
+
+def _held(path: Path) -> int | None:
+    """A journal opened and locked; None when its process lives, or it cannot be opened."""
+    if fcntl is None:
+        return None
     try:
         descriptor = os.open(path, os.O_RDWR)
     except OSError:
-        return False
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return False
-    finally:
         os.close(descriptor)
-    return True
+        return None
+    return descriptor
 
 
 def take_up(path: Path, database: Path, store_id: bytes) -> Journal | None:
     """The journal of a process that died; None when it lives, or nobody can open it."""
-    if fcntl is None:
+    descriptor = _held(path)
+    if descriptor is None:
         return None
     name = path.name[len(database.name) + 1 : -len(SUFFIX)]
     try:
-        descriptor = os.open(path, os.O_RDWR)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not path.exists() or os.fstat(descriptor).st_ino != path.stat().st_ino:
             raise OSError("another process was faster")
         return Journal(path, descriptor, read_key(store_id, name))
