@@ -1,5 +1,6 @@
 """What was acknowledged survives the process in a sealed journal, and is told once."""
 
+import gc
 import os
 import pickle
 import signal
@@ -15,9 +16,12 @@ from provkeep.model.events import NOTHING, Noted, RunEnded, RunFailed, RunStarte
 from provkeep.model.snapshot import snapshot
 from provkeep.model.values import Part, Typed, encode_json
 from provkeep.recording import journal as journals
+from provkeep.recording import writer as writers
 from provkeep.recording.frames import decode, encode
 from provkeep.recording.keeping import AT_ONCE, Keeping
+from provkeep.recording.parts import Artifact, Run
 from provkeep.recording.recorder import Scope, recorder_for, settle
+from provkeep.recording.trace import Trace
 from tests.scenarios.recording_kit import (
     checked,
     end,
@@ -126,6 +130,57 @@ def test_a_frame_makes_nothing_but_values(bad):
 
     with pytest.raises(pickle.UnpicklingError):
         decode(pickle.dumps((1, 1, {}, [Attack()])))
+
+
+def test_a_frame_takes_no_value_that_would_come_back_as_another():
+    class Name(str):
+        __slots__ = ()
+
+    begun = RunStarted(run_id=1, parent_id=None, at_ns=1, kind="chain", name=Name("x"))
+    with pytest.raises(pickle.PicklingError):
+        encode(1, 1, {}, [begun])
+
+
+def test_what_no_frame_takes_is_committed_while_its_chain_waits(path):
+    class Name(str):
+        __slots__ = ()
+
+    recorder, scope = recorder_for(path), Scope()
+    recorder.record(
+        RunStarted(run_id=7, parent_id=None, at_ns=1, kind="chain", name=Name("odd")), scope
+    )
+    end(recorder, scope, 7)
+    assert raw(path) == {f"{7:032x}"}
+
+
+def test_what_waits_is_bytes_to_pythons_collector(path, monkeypatch):
+    monkeypatch.setattr(writers, "QUIET_S", 60)
+    recorder, scope = recorder_for(path), Scope()
+    root = start(recorder, scope)
+    buffer = recorder._runs[root]
+    end(recorder, scope, root)
+    assert not buffer.events and not buffer.memo
+    assert b"what about" in buffer.said and not gc.is_tracked(buffer.said)
+    assert traces(path) == {f"{root:032x}": "ok"}
+
+
+def test_a_recorded_trace_leaves_nothing_to_pythons_collector(path):
+    def alive():
+        kinds = (Trace, Run, Artifact)
+        return [o for o in gc.get_objects() if type(o) in kinds]
+
+    recorder = recorder_for(path)
+    say(recorder, Scope())
+    recorder.flush()
+    gc.collect()
+    gc.disable()
+    try:
+        for durability in ("trace", "batch"):
+            say(recorder, Scope(durability), children=3)
+        recorder.flush()
+        assert not alive()
+    finally:
+        gc.enable()
 
 
 def test_what_was_acknowledged_before_kill_9_is_there_when_somebody_asks(path, home):

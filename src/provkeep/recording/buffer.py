@@ -11,6 +11,7 @@ from provkeep.errors import ProvkeepError
 from provkeep.masking import Mask, Masks
 from provkeep.model.events import Event
 from provkeep.model.values import Memo
+from provkeep.recording.frames import decode
 
 if TYPE_CHECKING:
     from provkeep.recording.journal import Journal
@@ -58,10 +59,12 @@ class Buffer:
         "events",
         "fed",
         "flight",
+        "framed",
         "journal",
         "memo",
         "names",
         "root",
+        "said",
         "scope",
         "tid",
         "trace",
@@ -81,3 +84,26 @@ class Buffer:
         self.flight: Flight | None = None
         self.trace: Any = None
         self.journal: Journal | None = None  # what it said before its end is kept there
+        self.said: bytes | None = None  # and here, as its frame says it, in place of objects
+        self.framed = 0  # events in it
+
+    def pack(self, said: bytes, events: int) -> None:
+        """The first so many events stand in these bytes now.
+
+        What waits is kept as bytes because Python's collector looks at objects again and again, and
+        at one object of bytes never. They are told apart by identity, which a frame preserves.
+        """
+        self.said, self.framed = said, events
+        for _ in range(events):
+            self.events.popleft()
+        self.memo = {}
+
+    def unpack(self) -> None:
+        """Have the events back in front of what came since.
+
+        Raises:
+            Exception: the bytes are not what was packed; they are let go of.
+        """
+        said, self.said, self.framed = self.said, None, 0
+        if said is not None:
+            self.events.extendleft(reversed(decode(said).events))

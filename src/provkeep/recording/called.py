@@ -20,6 +20,10 @@ class CalledTools:
         self._tools: set[str] = set()
         self._unnamed: dict[str, list[Artifact]] = {}  # calls of others, by the name they say
 
+    def release(self) -> None:
+        """No tool will be offered any more that gives one of these its name."""
+        self._unnamed.clear()
+
     def offered(self, names: Iterable[str]) -> None:
         """A model can call these, or they ran; calls that are not in a record yet get a name."""
         for name in names:

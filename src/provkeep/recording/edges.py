@@ -9,27 +9,31 @@ the chain speak, and the reader says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from provkeep.model.records import BASIS_CODE, DERIVED
 from provkeep.recording.containment import Target
 from provkeep.recording.match import LEAST_FREE, Match, Piece, Spans, spans_of
 from provkeep.recording.parts import MAKERS, Artifact, Run
+from provkeep.recording.sheet import Sheet
 
 MAX_ELSEWHERE: Final = 500  # documents and tool results of other branches that are probed
 GROUNDS: Final = frozenset({"document", "tool_result"})
-
-Write = Callable[[list[Any]], None]
 
 
 class Explainer:
     """Finds the derivations of one trace's artifacts and writes them as entries."""
 
-    def __init__(self, write: Write, wake: Callable[[Artifact], None]) -> None:
-        self._write, self._wake = write, wake
+    def __init__(self, sheet: Sheet) -> None:
+        self._sheet = sheet
         self.by_text: dict[str, list[Artifact]] = {}
         self._grounds: list[Artifact] = []  # documents and tool results of the whole trace
+
+    def release(self) -> None:
+        """Nothing more will be explained: let go of what it would have been explained by."""
+        self.by_text.clear()
+        self._grounds.clear()
 
     def register(self, artifact: Artifact) -> None:
         """Make an artifact's text known to later ones."""
@@ -48,12 +52,12 @@ class Explainer:
     ) -> None:
         """Write one ``derived`` edge."""
         if cause.number < 0:
-            self._wake(cause)
+            self._sheet.wake(cause)
         effect.causes.append(cause)
         entry: list[Any] = [DERIVED, cause.number, effect.number, BASIS_CODE[basis]]
         if coverage >= 0 or spans:
             entry += [coverage, [n for span in spans for n in span]]
-        self._write(entry)
+        self._sheet.entries.append(entry)
 
     def explain(
         self,

@@ -20,7 +20,6 @@ _KINDS: Final = (ev.RunStarted, ev.RunEnded, ev.RunFailed, ev.Noted, ev.TokensSt
 _FIELDS: Final = {kind: attrgetter(*kind.__slots__) for kind in _KINDS}
 _CODES: Final = {kind: code for code, kind in enumerate(_KINDS)}
 _NAMES: Final[tuple[tuple[str, ...], ...]] = tuple(kind.__slots__ for kind in _KINDS)
-_NOTHING: Final = "nothing"  # the one object that stands for no value
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,35 +32,35 @@ class Said:
     events: list[ev.Event]
 
 
+def _nothing() -> object:
+    """The one object that stands for no value."""
+    return ev.NOTHING
+
+
 class _Writer(pickle.Pickler):
-    def persistent_id(self, obj: Any) -> str | None:
-        return _NOTHING if obj is ev.NOTHING else None
+    def reducer_override(self, obj: Any) -> Any:
+        """Called for what is no plain value; a subclass of one would come back as another."""
+        kind = type(obj)
+        if kind is Part:
+            return Part, (obj.kind, obj.type_name, obj.fields)
+        if kind is Typed:
+            return Typed, (obj.type_name, obj.value)
+        if obj is ev.NOTHING:
+            return _nothing, ()
+        if obj is Part or obj is Typed or obj is _nothing:
+            return NotImplemented  # by its name
+        raise pickle.PicklingError("a frame holds values and nothing else")
 
 
-def _part(part: Part) -> tuple[Any, ...]:
-    return Part, (part.kind, part.type_name, part.fields)
-
-
-def _typed(value: Typed) -> tuple[Any, ...]:
-    return Typed, (value.type_name, value.value)
-
-
-_REDUCERS: Final[dict[type, Any]] = {Part: _part, Typed: _typed}
+_CLASSES: Final = {(made.__module__, made.__qualname__): made for made in (Part, Typed, _nothing)}
 
 
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if module == "provkeep.model.values":
-            if name == "Part":
-                return Part
-            if name == "Typed":
-                return Typed
-        raise pickle.UnpicklingError("a frame holds values and nothing else")
-
-    def persistent_load(self, pid: Any) -> Any:
-        if pid == _NOTHING:
-            return ev.NOTHING
-        raise pickle.UnpicklingError("a frame names nothing else")
+        try:
+            return _CLASSES[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError("a frame holds values and nothing else") from None
 
 
 def encode(tid: int, root: int, names: dict[str, str], events: Iterable[ev.Event]) -> bytes:
@@ -72,9 +71,7 @@ def encode(tid: int, root: int, names: dict[str, str], events: Iterable[ev.Event
     """
     said = [(_CODES[type(event)], _FIELDS[type(event)](event)) for event in events]
     out = io.BytesIO()
-    writer = _Writer(out, 5)
-    writer.dispatch_table = _REDUCERS
-    writer.dump((tid, root, names, said))
+    _Writer(out, 5).dump((tid, root, names, said))
     return out.getvalue()
 
 

@@ -16,7 +16,7 @@ from provkeep.recording.clear import clean, role_word
 from provkeep.recording.documents import Documents
 from provkeep.recording.edges import Explainer
 from provkeep.recording.joins import Joins
-from provkeep.recording.lists import Lists, message_compartment
+from provkeep.recording.lists import Lists
 from provkeep.recording.match import Piece, rope
 from provkeep.recording.parts import (
     INLINE_CHARS,
@@ -31,7 +31,7 @@ from provkeep.recording.parts import (
     part_key,
     text_value,
 )
-from provkeep.recording.sheet import Sheet
+from provkeep.recording.sheet import Sheet, message_compartment
 from provkeep.recording.state import State
 from provkeep.recording.ties import Ties
 
@@ -50,14 +50,20 @@ class Intake:
         self._by_key: dict[Any, list[Artifact]] = {}
         self._by_shape: dict[tuple[str, ...], list[Artifact]] = {}
         self.called = CalledTools(sheet)
-        self._edges = Explainer(sheet.entries.append, self._wake)
+        self._edges = Explainer(sheet)
         self.lists = Lists(sheet, ties, session, self._by_key, self._edges)
         self.documents = Documents(sheet, ties)
         self.state = State(sheet, ties, session)
         self.joins = Joins(sheet, ties, runs, self._edges, self.state)
 
-    def _wake(self, artifact: Artifact) -> None:
-        self.lists.wake(artifact)
+    def release(self) -> None:
+        """Nothing more will come: let go of what later values would have been known by."""
+        self._by_key.clear()
+        self._by_shape.clear()
+        self._edges.release()
+        self.lists.release()
+        self.joins.calls.clear()
+        self.called.release()
 
     def tie(self, ties: Ties) -> None:
         """Ask the ties of a store that was opened anew."""
@@ -155,7 +161,7 @@ class Intake:
         return found is not None and bool(nearest(found, run, text, out=out))
 
     def _refer(self, artifact: Artifact, members: list[Artifact]) -> dict[str, int]:
-        self._wake(artifact)
+        self._sheet.wake(artifact)
         for i, other in enumerate(members):
             if other is artifact:
                 return {"$ref": i}
@@ -165,11 +171,11 @@ class Intake:
     def _list(
         self, value: list[Any], run: Run, out: bool, type_name: str | None = None
     ) -> Artifact:
-        first = len(self._sheet.artifacts)
+        first = self._sheet.made
 
         def single(item: Any) -> Artifact:
             made = self._part(item, run, out) if type(item) is Part else self._text(item, run, out)
-            self._wake(made)
+            self._sheet.wake(made)
             return made
 
         artifact = self.lists.of(
@@ -266,7 +272,7 @@ class Intake:
                 name = part.fields.get("id")
                 known = [a for a in known if a.value.fields.get("id") == name] or known
             if known:
-                self._wake(known[-1])
+                self._sheet.wake(known[-1])
                 return known[-1].meet(part)
         if part.kind == "document":
             return self._document(part, key, run, out)

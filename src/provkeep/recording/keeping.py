@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from provkeep.recording.buffer import Buffer
 
 MAX_KEPT: Final = 512  # traces in the journal before chains have to wait again
-AT_ONCE: Final = 32  # of those, written in one commit
+AT_ONCE: Final = (
+    8  # of those, written in one commit; more would be long-lived to Python's collector
+)
 
 
 class Keeping:
@@ -66,7 +68,11 @@ class Keeping:
         try:
             outbox.opened.store.check_whole()
             outbox.opened.keys.check_in_place()
-            kept = journal.keep(encode(buffer.tid, buffer.root, buffer.names, buffer.events.copy()))
+            events = buffer.events.copy()
+            said = encode(buffer.tid, buffer.root, buffer.names, events)
+            kept = journal.keep(said)
+            if kept:
+                buffer.pack(said, len(events))
         except Exception:  # noqa: BLE001  # the writer meets it, too, and tells
             kept = False
         if not kept:

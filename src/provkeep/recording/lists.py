@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from provkeep.model.records import GIVES, TAKES
 from provkeep.model.values import Part
-from provkeep.recording.clear import clean, role_word
+from provkeep.recording.clear import clean
 from provkeep.recording.edges import Explainer
 from provkeep.recording.parts import Artifact, Run, item_key, message_text, nearest, part_key
 from provkeep.recording.sheet import Sheet
@@ -20,13 +20,6 @@ from provkeep.recording.ties import Items, Ties
 
 SHARE_RUN: Final = 3  # list members in a row that are worth a reference to an earlier list
 MAX_GIVEN: Final = 4  # lists that later traces may go on from
-
-_MESSAGE_COMPARTMENT: Final = {"ai": "output", "AIMessageChunk": "output", "tool": "tool"}
-
-
-def message_compartment(role: str) -> str:
-    """Which class of payloads a message of a role belongs to."""
-    return _MESSAGE_COMPARTMENT.get(role, "prompt")
 
 
 class Lists:
@@ -45,6 +38,12 @@ class Lists:
         self._items: dict[Artifact, list[Artifact]] = {}  # of a list: the artifact at each place
         self._where: dict[Any, tuple[Artifact, int]] = {}  # item -> the latest list, and its place
         self._messages: list[Artifact] = []  # lists of messages
+
+    def release(self) -> None:
+        """No later list will be known by these."""
+        self._items.clear()
+        self._where.clear()
+        self._messages.clear()
 
     def of(
         self,
@@ -135,7 +134,7 @@ class Lists:
         """A message that stands in a list already, on its own."""
         base, place = self._where[item_key(part)]
         item = self._items[base][place]
-        self.wake(item)
+        self._sheet.wake(item)
         return item
 
     @staticmethod
@@ -173,15 +172,6 @@ class Lists:
         self._by_key.setdefault(item.key, []).append(item)
         self._edges.register(item)
         return item
-
-    def wake(self, item: Artifact) -> None:
-        """Write the entry of a message of an earlier trace that is met on its own."""
-        if item.number >= 0 or item.origin is None:
-            return
-        self._sheet.number(item)
-        role = str(item.value.fields.get("type"))
-        extra = {"ty": role_word(role), "b": [item.origin.number, item.place]}
-        self._sheet.write(item, message_compartment(role), None, extra)
 
     def give(self, last: Run | None) -> None:
         """Let later traces of the same conversation refer to this one's lists of messages."""

@@ -53,6 +53,14 @@ class Run:
         self.attrs: dict[str, Any] = {}
         self.closure: set[Artifact] | None = None
 
+    def release(self) -> None:
+        """Let go of values, and of what refers back to this run: artifacts and runs below."""
+        self.used.clear()
+        self.outs.clear()
+        self.children.clear()
+        self.slots = self.closure = None
+        self.attrs = {}
+
     def inside(self, other: Run) -> bool:
         """Is this run ``other``, or below it?"""
         here: Run | None = self

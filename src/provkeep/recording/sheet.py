@@ -6,11 +6,18 @@ from typing import Any, Final
 
 from provkeep.model import records as r
 from provkeep.model.values import encode_json
+from provkeep.recording.clear import role_word
 from provkeep.recording.parts import Artifact, Run
 from provkeep.sealing.sealer import Payload
 
 NOTHING_KEPT: Final = encode_json(None)  # a document is known by its payload, so it has one
 SHARED_PAYLOAD: Final = 512  # bytes up to which equal skeletons of a trace share a payload
+_MESSAGE_COMPARTMENT: Final = {"ai": "output", "AIMessageChunk": "output", "tool": "tool"}
+
+
+def message_compartment(role: str) -> str:
+    """Which class of payloads a message of a role belongs to."""
+    return _MESSAGE_COMPARTMENT.get(role, "prompt")
 
 
 class Sheet:
@@ -21,20 +28,25 @@ class Sheet:
         self.entries: list[list[Any]] = []
         self.payloads: list[Payload] = []
         self.now = 0  # nanoseconds since the trace began, at the event being taken in
-        self.artifacts: list[Artifact] = []  # by number
+        self.made = 0  # artifacts that have a number
         self.drained = 0  # artifacts whose entries are in a record already
         self._shared: dict[tuple[str, bytes], int] = {}
 
     def new(self, kind: str, key: Any, made_by: Run | None, text: str | None) -> Artifact:
         """A new artifact with the next number; ``write`` its entry when it is explained."""
-        artifact = Artifact(len(self.artifacts), kind, key, made_by, text)
-        self.artifacts.append(artifact)
+        artifact = Artifact(self.made, kind, key, made_by, text)
+        self.made += 1
         return artifact
 
-    def number(self, artifact: Artifact) -> None:
-        """Give the next number to an artifact that had none."""
-        artifact.number = len(self.artifacts)
-        self.artifacts.append(artifact)
+    def wake(self, item: Artifact) -> None:
+        """Number a message of an earlier trace that is met on its own, and write its entry."""
+        if item.number >= 0 or item.origin is None:
+            return
+        item.number = self.made
+        self.made += 1
+        role = str(item.value.fields.get("type"))
+        extra = {"ty": role_word(role), "b": [item.origin.number, item.place]}
+        self.write(item, message_compartment(role), None, extra)
 
     def write(
         self,
@@ -89,7 +101,7 @@ class Sheet:
 
     def drain(self) -> tuple[list[list[Any]], list[Payload]]:
         """Take what was added since the last call."""
-        self.drained = len(self.artifacts)
+        self.drained = self.made
         entries, payloads = self.entries[:], self.payloads[:]
         self.entries.clear()
         self.payloads.clear()

@@ -59,14 +59,21 @@ class Trace:
         self._meta_runs: dict[str, Any] = {}
         self._errors: set[int] = set()
         self._last_model: Run | None = None
-        self._handlers: dict[type, Callable[[Any], None]] = {
-            ev.RunStarted: self._started,
-            ev.RunEnded: self._ended,
-            ev.RunFailed: self._failed,
-            ev.Noted: self._noted,
-            ev.TokensStreamed: self._tokens,
-        }
         self._ties = ties
+
+    def __del__(self) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Nothing more is expected: let go of values and artifacts.
+
+        Runs and artifacts refer to each other. So they go now, and not with Python's next full
+        collection, which has to look at every object of the program to find them. What comes all
+        the same is recorded; what it came from is no longer known.
+        """
+        for run in self.runs.values():
+            run.release()
+        self._intake.release()
 
     @property
     def ties(self) -> Ties:
@@ -92,7 +99,7 @@ class Trace:
         self._sheet.now = self._since(event.at_ns)
         if self.masking is not None:
             event = self.masking.event(event)
-        self._handlers[type(event)](event)
+        _FEED[type(event)](self, event)
 
     def _since(self, at_ns: int) -> int:
         """Nanoseconds since the trace began; of a clock that jumped, as far as a body can say."""
@@ -320,6 +327,15 @@ class Trace:
     def settled(self, numbers: dict[int, int]) -> None:
         """What was drained last is committed, under these numbers (place -> payload), or lost."""
         self._intake.documents.settled(numbers)
+
+
+_FEED: Final[dict[type, Callable[[Trace, Any], None]]] = {
+    ev.RunStarted: Trace._started,
+    ev.RunEnded: Trace._ended,
+    ev.RunFailed: Trace._failed,
+    ev.Noted: Trace._noted,
+    ev.TokensStreamed: Trace._tokens,
+}
 
 
 def answer_of(output: Artifact) -> Artifact:

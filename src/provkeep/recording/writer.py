@@ -362,6 +362,12 @@ class Writer:
         self._touched[buffer.tid] = now
         if buffer.done is not None:  # said before, unless a writer died
             self._waiting[buffer] = None
+        if buffer.said is not None:
+            framed = buffer.framed
+            try:
+                buffer.unpack()
+            except Exception as error:  # noqa: BLE001  # counted and told; the others go on
+                self.tally.add(error, framed)
         events = buffer.events
         if trace.finished and events:
             self._lingering[buffer.tid] = now + LINGER_S
@@ -388,6 +394,8 @@ class Writer:
                     cancelled = root is not None and root.attrs.get("$status") == "cancelled"
                     self._lingering[buffer.tid] = now + LINGER_S * (0.25 if cancelled else 1)
             outbox.launch(buffer)
+            if trace.finished and not trace.open and not trace.entries and not buffer.events:
+                trace.release()
         if trace.finished and not trace.open and not trace.entries:
             self._close_trace(buffer)
 
@@ -475,4 +483,5 @@ class Writer:
             tid = next((t for t, b in list(self.opened.items()) if b.ended), None)
             if tid is None:
                 return
-            self.tally.add(cause, len(self.opened.pop(tid).events))
+            lost = self.opened.pop(tid)
+            self.tally.add(cause, lost.framed + len(lost.events))
