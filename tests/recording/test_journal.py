@@ -17,7 +17,8 @@ from provkeep.model.snapshot import snapshot
 from provkeep.model.values import Part, Typed, encode_json
 from provkeep.recording import journal as journals
 from provkeep.recording import writer as writers
-from provkeep.recording.frames import decode, encode
+from provkeep.recording.buffer import GROW_EVERY
+from provkeep.recording.frames import Frame, decode, encode
 from provkeep.recording.keeping import AT_ONCE, Keeping
 from provkeep.recording.parts import Artifact, Run
 from provkeep.recording.recorder import Scope, recorder_for, settle
@@ -40,7 +41,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there chains wa
 KILLED = """
 recorder, scope = recorder_for(sys.argv[1]), Scope("trace", {"session": "secret-session"})
 for i in range(int(sys.argv[2])):
-    print(say(recorder, scope, f"matter-{i}"), flush=True)
+    print(say(recorder, scope, f"matter-{i}", children=12), flush=True)
 os.kill(os.getpid(), 9)
 """
 
@@ -76,6 +77,12 @@ def raw(path):
         return {tid.hex() for (tid,) in connection.execute("SELECT tid FROM trace")}
     finally:
         connection.close()
+
+
+def runs_of(path):
+    """How many runs each trace has, journals included."""
+    with provkeep.open(path) as trail:
+        return {run.id: run.runs for run in trail.runs()}
 
 
 VALUES = st.recursive(
@@ -115,11 +122,45 @@ def test_a_frame_says_what_was_said(value, text):
                 assert encode_json(one) == encode_json(other)
 
 
-def test_a_part_that_was_said_twice_is_one_part_again():
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_part_that_was_said_twice_is_one_part_again(at_once):
     part = Part("document", "Document", {"page_content": "text"})
     begun = RunStarted(run_id=1, parent_id=None, at_ns=1, kind="chain", name="x", inputs=[part])
-    said = decode(encode(1, 1, {}, [begun, RunEnded(run_id=1, at_ns=2, outputs=[part])]))
+    events = [begun, RunEnded(run_id=1, at_ns=2, outputs=[part])]
+    frame = Frame(1, 1, {})
+    for i in range(0, 2, at_once):
+        frame.add(events[i : i + at_once])
+    said = decode(frame.data())
     assert said.events[0].inputs[0] is said.events[1].outputs[0]
+
+
+def test_a_frame_grows_while_its_trace_goes_on_and_holds_all_of_it(path, monkeypatch):
+    monkeypatch.setattr(writers, "QUIET_S", 60)
+    recorder, scope = recorder_for(path), Scope()
+    root = start(recorder, scope)
+    buffer = recorder._runs[root]
+    for i in range(GROW_EVERY):
+        end(recorder, scope, start(recorder, scope, f"child {i}", root))
+    assert buffer.frame.count == 2 * GROW_EVERY
+    end(recorder, scope, root)
+    events = decode(buffer.said).events
+    assert len(events) == buffer.framed == 2 * GROW_EVERY + 2
+    assert [type(event) for event in events[-2:]] == [RunEnded, RunEnded]
+    assert runs_of(path) == {f"{root:032x}": GROW_EVERY + 1}
+
+
+def test_a_chain_waits_when_another_thread_is_at_its_frame(path):
+    recorder, scope = recorder_for(path), Scope()
+    root = start(recorder, scope)
+    buffer = recorder._runs[root]
+    for _ in range(GROW_EVERY):
+        end(recorder, scope, start(recorder, scope, "child", root))
+    with buffer.frame.held:
+        for _ in range(GROW_EVERY):
+            end(recorder, scope, start(recorder, scope, "child", root))
+        end(recorder, scope, root)
+    assert f"{root:032x}" in raw(path)
+    assert runs_of(path) == {f"{root:032x}": 2 * GROW_EVERY + 1}
 
 
 @pytest.mark.parametrize("bad", [os.system, print, Scope])
@@ -141,7 +182,8 @@ def test_a_frame_takes_no_value_that_would_come_back_as_another():
         encode(1, 1, {}, [begun])
 
 
-def test_what_no_frame_takes_is_committed_while_its_chain_waits(path):
+@pytest.mark.parametrize("children", [0, GROW_EVERY])
+def test_what_no_frame_takes_is_committed_while_its_chain_waits(path, children):
     class Name(str):
         __slots__ = ()
 
@@ -149,8 +191,11 @@ def test_what_no_frame_takes_is_committed_while_its_chain_waits(path):
     recorder.record(
         RunStarted(run_id=7, parent_id=None, at_ns=1, kind="chain", name=Name("odd")), scope
     )
+    for _ in range(children):
+        end(recorder, scope, start(recorder, scope, "child", 7))
     end(recorder, scope, 7)
     assert raw(path) == {f"{7:032x}"}
+    assert runs_of(path) == {f"{7:032x}": children + 1}
 
 
 def test_what_waits_is_bytes_to_pythons_collector(path, monkeypatch):

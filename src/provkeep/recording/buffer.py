@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import sys
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -11,13 +12,15 @@ from provkeep.errors import ProvkeepError
 from provkeep.masking import Mask, Masks
 from provkeep.model.events import Event
 from provkeep.model.values import Memo
-from provkeep.recording.frames import decode
+from provkeep.recording.frames import Frame, decode
 
 if TYPE_CHECKING:
     from provkeep.recording.journal import Journal
     from provkeep.recording.outbox import Flight
 
 DURABILITIES: Final = ("batch", "trace", "strict")
+GROW_EVERY: Final = 8  # events that are encoded together
+NEVER: Final = sys.maxsize
 
 
 class Scope:
@@ -40,6 +43,11 @@ class Scope:
         self.masks = None if mask is None else Masks(mask)
         self.payloads = payloads  # False: metadata only
 
+    @property
+    def journaled(self) -> bool:
+        """Is what was said kept in a journal? What is stored otherwise than it was said is not."""
+        return self.durability == "trace" and self.masks is None and self.payloads
+
     def named(self, names: dict[str, str]) -> Scope:
         """The same under other names."""
         made = Scope(self.durability, names, payloads=self.payloads)
@@ -59,7 +67,9 @@ class Buffer:
         "events",
         "fed",
         "flight",
+        "frame",
         "framed",
+        "grow_at",
         "journal",
         "memo",
         "names",
@@ -84,19 +94,60 @@ class Buffer:
         self.flight: Flight | None = None
         self.trace: Any = None
         self.journal: Journal | None = None  # what it said before its end is kept there
-        self.said: bytes | None = None  # and here, as its frame says it, in place of objects
+        self.frame: Frame | None = None  # the first of ``events`` again, to be kept there
+        self.grow_at = GROW_EVERY if scope.journaled else NEVER  # events
+        self.said: bytes | None = None  # the whole frame, in place of ``events``
         self.framed = 0  # events in it
 
-    def pack(self, said: bytes, events: int) -> None:
-        """The first so many events stand in these bytes now.
+    def grow(self) -> None:
+        """Encode what was said since, so that the end of the root has less to do."""
+        if self.trace is not None:  # the writer has begun to read it
+            self.leave()
+            return
+        frame = self.frame
+        if frame is None:
+            frame = self.frame = Frame(self.tid, self.root, self.names)
+        try:
+            if self._add(frame):
+                self.grow_at = frame.count + GROW_EVERY
+        except Exception:  # noqa: BLE001  # it will be committed instead, while its chain waits
+            self.frame, self.grow_at = None, NEVER
 
-        What waits is kept as bytes because Python's collector looks at objects again and again, and
-        at one object of bytes never. They are told apart by identity, which a frame preserves.
+    def _add(self, frame: Frame) -> bool:
+        """Encode the rest; False where another thread, or a finalizer's caller, is at it."""
+        if not frame.held.acquire(blocking=False):
+            return False
+        try:
+            events = self.events
+            frame.add([events[i] for i in range(frame.count, len(events))])
+        finally:
+            frame.held.release()
+        return True
+
+    def whole(self) -> Frame | None:
+        """The frame of everything said so far; None where another thread is at it.
+
+        Raises:
+            Exception: something cannot be encoded.
         """
-        self.said, self.framed = said, events
-        for _ in range(events):
+        frame = self.frame or Frame(self.tid, self.root, self.names)
+        return frame if self._add(frame) else None
+
+    def pack(self, frame: Frame, said: bytes) -> None:
+        """What stands in a frame stands in its bytes alone now.
+
+        Python's collector looks at objects again and again, and at one object of bytes never. What
+        is told apart by identity stays apart: a frame preserves it.
+        """
+        self.said, self.framed = said, frame.count
+        for _ in range(frame.count):
             self.events.popleft()
         self.memo = {}
+        self.leave()
+
+    def leave(self) -> None:
+        """No frame will be needed: its events are taken."""
+        self.frame, self.grow_at = None, NEVER
 
     def unpack(self) -> None:
         """Have the events back in front of what came since.

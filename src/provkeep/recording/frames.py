@@ -6,6 +6,7 @@ their seal was checked, and then nothing but the classes named here is ever made
 
 from __future__ import annotations
 
+import _thread
 import io
 import pickle
 from collections.abc import Iterable
@@ -63,16 +64,51 @@ class _Reader(pickle.Unpickler):
             raise pickle.UnpicklingError("a frame holds values and nothing else") from None
 
 
+class Frame:
+    """The bytes of what a trace says, some events at a time, so that its end need not pay for all.
+
+    One thread at a time: ``held`` is taken, without waiting for it, by whoever adds.
+    """
+
+    __slots__ = ("_out", "_pickler", "count", "held")
+
+    def __init__(self, tid: int, root: int, names: dict[str, str]) -> None:
+        self.count = 0  # events in it
+        self.held = _thread.allocate_lock()
+        self._out = io.BytesIO()
+        self._pickler = _Writer(self._out, 5)  # one for all: it knows again what was said before
+        self._pickler.dump((tid, root, names))
+
+    def add(self, events: Iterable[ev.Event]) -> None:
+        """Say these, too.
+
+        Raises:
+            Exception: something in it cannot be said so; then no more may be added.
+        """
+        said = [(_CODES[type(event)], _FIELDS[type(event)](event)) for event in events]
+        if said:
+            self._pickler.dump(said)
+            self.count += len(said)
+
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return self._out.tell()
+
+    def data(self) -> bytes:
+        """The bytes of all that was said."""
+        return self._out.getvalue()
+
+
 def encode(tid: int, root: int, names: dict[str, str], events: Iterable[ev.Event]) -> bytes:
     """The bytes of what a trace has said.
 
     Raises:
         Exception: something in it cannot be written so; then it is to be committed instead.
     """
-    said = [(_CODES[type(event)], _FIELDS[type(event)](event)) for event in events]
-    out = io.BytesIO()
-    _Writer(out, 5).dump((tid, root, names, said))
-    return out.getvalue()
+    frame = Frame(tid, root, names)
+    frame.add(events)
+    return frame.data()
 
 
 def decode(data: bytes) -> Said:
@@ -81,6 +117,11 @@ def decode(data: bytes) -> Said:
     Raises:
         Exception: they are not what ``encode`` made.
     """
-    tid, root, names, said = _Reader(io.BytesIO(data)).load()
-    events = [_KINDS[code](**dict(zip(_NAMES[code], values, strict=True))) for code, values in said]
+    stream = io.BytesIO(data)
+    reader = _Reader(stream)
+    tid, root, names = reader.load()
+    events: list[ev.Event] = []
+    while stream.tell() < len(data):
+        for code, values in reader.load():
+            events.append(_KINDS[code](**dict(zip(_NAMES[code], values, strict=True))))
     return Said(tid, root, names, events)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from provkeep.recording.frames import encode
 from provkeep.recording.journal import Journal, begin
 from provkeep.recording.outbox import Outbox
 from provkeep.recording.recovery import recovered
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from provkeep.recording.buffer import Buffer
 
 MAX_KEPT: Final = 512  # traces in the journal before chains have to wait again
+CHECKED_S: Final = 0.05  # the files are looked at so often before something is kept
 AT_ONCE: Final = (
     8  # of those, written in one commit; more would be long-lived to Python's collector
 )
@@ -34,6 +35,7 @@ class Keeping:
         self.claim = threading.RLock()
         self._later: deque[Buffer] = deque()  # to be written when there is time
         self._read: dict[Buffer, None] = {}  # read, and not committed yet
+        self._check_at = 0.0  # when to look again whether the files are there
         self._told = False  # the writer knows that there is something in ``_later``
 
     @property
@@ -59,20 +61,19 @@ class Keeping:
         journal, scope = self._journal, buffer.scope
         if journal is None or outbox is None or outbox.refusal is not None:
             return False
-        if scope.masks is not None or not scope.payloads or journal.kept >= MAX_KEPT:
+        if not scope.journaled or journal.kept >= MAX_KEPT:
             return False
         with self.claim:
             if buffer.trace is not None:
                 return False
             buffer.journal = journal
         try:
-            outbox.opened.store.check_whole()
-            outbox.opened.keys.check_in_place()
-            events = buffer.events.copy()
-            said = encode(buffer.tid, buffer.root, buffer.names, events)
-            kept = journal.keep(said)
-            if kept:
-                buffer.pack(said, len(events))
+            self._check(outbox)
+            frame = buffer.whole()
+            said = b"" if frame is None else frame.data()
+            kept = frame is not None and journal.keep(said)
+            if frame is not None and kept:
+                buffer.pack(frame, said)
         except Exception:  # noqa: BLE001  # the writer meets it, too, and tells
             kept = False
         if not kept:
@@ -82,6 +83,18 @@ class Keeping:
         buffer.ended = True
         self._later.append(buffer)
         return True
+
+    def _check(self, outbox: Outbox) -> None:
+        """The files were not replaced or deleted, as of a moment ago.
+
+        Raises:
+            StoreError: they were.
+        """
+        now = time.monotonic()
+        if now >= self._check_at:
+            outbox.opened.store.check_whole()
+            outbox.opened.keys.check_in_place()
+            self._check_at = now + CHECKED_S
 
     def must_tell(self) -> bool:
         """Is the writer to be told? Once for all that comes until it looks."""

@@ -75,6 +75,8 @@ class Recorder:
                 buffer = self._new_buffer(rid, scope, event.session)
             runs[rid] = buffer
             buffer.events.append(event)
+            if len(buffer.events) >= buffer.grow_at:
+                buffer.grow()
             if buffer.closed:  # given up just now: it is open again
                 self._writer.submit(buffer)
             return
@@ -90,6 +92,8 @@ class Recorder:
             if rid == buffer.root and not buffer.ended:
                 self._root_ended(buffer)
                 return
+        if len(buffer.events) >= buffer.grow_at:
+            buffer.grow()
         if buffer.ended or buffer.closed:
             self._writer.submit(buffer)
 

@@ -358,6 +358,7 @@ class Writer:
                 if self._keeping.is_claimed(buffer):
                     return  # its own thread is keeping it: it comes
                 trace = buffer.trace = Trace(buffer.tid, outbox.ties, buffer.names, buffer.scope)
+            buffer.leave()
         trace.ties = outbox.ties  # those of a store that was closed meanwhile cannot be asked
         self._touched[buffer.tid] = now
         if buffer.done is not None:  # said before, unless a writer died
