@@ -228,15 +228,19 @@ def test_memory_stays_flat(path, monkeypatch, abandoned):
 
     tracemalloc.start()
     work(900)  # fills what is remembered across traces, up to its bound
-    before = tracemalloc.get_traced_memory()[0]
-    work(900)
-    grown = tracemalloc.get_traced_memory()[0] - before
+    grown = []
+    for _ in range(3):  # a leak shows in each of them, what other tests left running in some
+        before = tracemalloc.get_traced_memory()[0]
+        work(900)
+        grown.append(tracemalloc.get_traced_memory()[0] - before)
     tracemalloc.stop()
     assert not recorder._runs
     assert not recorder._writer.opened
     assert not recorder._writer._touched
     assert not recorder._writer._lingering
-    assert grown < 900 * 300, "a trace leaves memory behind"  # bytes; a kept trace has kilobytes
+    assert min(grown) < 900 * 300, (
+        "a trace leaves memory behind"
+    )  # bytes; a kept trace has kilobytes
     recorder.close()
 
 

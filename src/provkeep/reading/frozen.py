@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
-from operator import methodcaller
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -41,10 +40,21 @@ MAX_ROWS: Final = 1_000  # differing rows of one table that are looked at
 CACHE_KIB: Final = 32_768  # indexes are looked into everywhere at once when they are checked
 FETCH: Final = 256  # rows that are read at a time
 
-_TEXT: Final = methodcaller("decode", "utf-8", "surrogateescape")
+MAX_TEXTS: Final = 1_000  # short texts that are remembered
+SHORT: Final = 64  # bytes
 
 Row = tuple[Any, ...]
 Reshape = Callable[[list[Row]], list[Row]]
+
+
+class _Texts(dict[bytes, str]):
+    """Texts as they lie there; what comes again and again, as states and names do, is kept."""
+
+    def __missing__(self, raw: bytes) -> str:
+        text = raw.decode("utf-8", "surrogateescape")
+        if len(raw) <= SHORT and len(self) < MAX_TEXTS:
+            self[raw] = text
+        return text
 
 
 class Ahead:
@@ -111,7 +121,7 @@ class FrozenStore:
         self.path = path
         uri = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if still else ''}"
         conn = self._conn = connect(scratch / "index", read_only=False, busy_ms=BUSY_MS)
-        conn.text_factory = _TEXT
+        conn.text_factory = _Texts().__getitem__
         usual = LookupError, ValueError, TypeError, AttributeError, OverflowError
         self.underivable = (*usual, conn.Error)  # what deriving from a strange body may raise
         try:

@@ -171,18 +171,16 @@ class Payloads:
 
 def _hashed(rows: list[Row]) -> list[Row]:
     """Rows with the hash of their data in its place; False for what is not bytes."""
-    if not rows:
-        return rows
-    numbers, owners, sources, data = zip(*rows, strict=True)
-    digests: list[Any]
-    if {*map(type, data)} == {bytes}:
-        digests = [sha256(each).digest() for each in data]
-    else:
-        digests = [
-            sha256(each).digest() if type(each) is bytes else None if each is None else False
-            for each in data
-        ]
-    return list(zip(numbers, owners, sources, digests, strict=True))
+    try:
+        return [(n, owner, source, sha256(data).digest()) for n, owner, source, data in rows]
+    except TypeError:  # of a text, a number or nothing there is no hash
+        return [(*row[:3], _digest(row[3])) for row in rows]
+
+
+def _digest(data: Any) -> bytes | bool | None:
+    if type(data) is bytes:
+        return sha256(data).digest()
+    return None if data is None else False
 
 
 def _spelled(digests: Sequence[bytes]) -> tuple[bytes, ...]:
