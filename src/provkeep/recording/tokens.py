@@ -32,7 +32,7 @@ MAX_WORDS: Final = 200_000
 MAX_PLACES: Final = 16
 """Places of one shingle, or of one text, in a target that are told apart."""
 
-CACHE_CHARS: Final = 4_000_000
+CACHE_CHARS: Final = 3_000_000
 """Characters of texts whose words are kept; about five bytes of memory for each."""
 
 TEXT_CHARS: Final = 200

@@ -54,6 +54,7 @@ class Trace:
         self.keys: dict[str, DataKey] = {}
         self.bare = how is not None and not how.payloads
         self.masking = Masking(how.masks) if how is not None and how.masks is not None else None
+        self._holds = False  # what ``release`` lets go of
         self._sheet = Sheet(bare=self.bare)
         self._intake = Intake(self._sheet, ties, head, self.runs)
         self._meta_runs: dict[str, Any] = {}
@@ -71,9 +72,11 @@ class Trace:
         collection, which has to look at every object of the program to find them. What comes all
         the same is recorded; what it came from is no longer known.
         """
-        for run in self.runs.values():
-            run.release()
-        self._intake.release()
+        if self._holds:
+            self._holds = False
+            for run in self.runs.values():
+                run.release()
+            self._intake.release()
 
     @property
     def ties(self) -> Ties:
@@ -94,6 +97,7 @@ class Trace:
 
     def feed(self, event: ev.Event) -> None:
         """Take one event in."""
+        self._holds = True
         if not self.t0_ns:
             self.t0_ns = event.at_ns
         self._sheet.now = self._since(event.at_ns)
